@@ -1,0 +1,55 @@
+# Two commands do it all: `make demo` shows the main job, `make test` runs every test. Both work on a fresh Debian or
+# Ubuntu machine as root, and neither touches the machine's own links, rules or sysctls.
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_PACKAGES := ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux
+TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd \
+	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server ps:procps man:man-db cc:gcc
+
+.PHONY: demo test lint unit kernel runtime bench wheel clean help
+
+help: ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+
+demo: $(VENV)/run ## two containers on a bridge, through the real executables, shown and cleaned up
+	@$(BIN)/python examples/bridge_demo.py
+
+test: $(VENV)/test ## everything: lint, unit, kernel, runtime and wheel tests
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test ## ruff, mypy --strict and the import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit kernel runtime: $(VENV)/test ## one folder of the tests
+	$(BIN)/python -m pytest tests/$@
+
+bench: $(VENV)/test ## pycni against the reference plugins, interleaved, as ratios
+	$(BIN)/python bench/add_del.py
+
+wheel: $(VENV)/test ## dist/pycni-*.whl and the sdist
+	$(BIN)/python -m build --outdir dist .
+
+$(VENV)/python:
+	@test -n "$(PYTHON)" || { echo "pycni needs Python 3.11 or newer (Debian: python3)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/need /nonexistent:python3-venv
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run: pyproject.toml $(VENV)/python
+	@scripts/need $(RUN_PACKAGES)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fixtures]'
+	@touch $@
+
+$(VENV)/test: pyproject.toml $(VENV)/python
+	@scripts/need $(TEST_PACKAGES)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/run
+
+clean: ## remove what make made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache src/pycni.egg-info

@@ -1,0 +1,1 @@
+"""Host ports published to containers."""
