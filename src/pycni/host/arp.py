@@ -1,0 +1,35 @@
+"""Tell the link which MAC an interface's addresses have now, so that nobody goes on using an old one."""
+
+from __future__ import annotations
+
+import _socket
+
+from pycni.host import messages, rtnl, sysctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pycni.host.link_facts import Address, Interface
+
+
+def announce(index: int, mac: bytes, addresses: Iterable[Address | Interface]) -> None:
+    """Have the kernel announce all addresses of a link that is up; call it inside the namespace (`netns.inside`).
+
+    IPv4: a gratuitous ARP request each; IPv6: an unsolicited neighbour advertisement each, with the override flag, to
+    all nodes. *addresses* only tell which families are wanted, *mac* is the one the link has.
+
+    Setting a link's MAC, even to what it is, makes the kernel announce it if told so by these sysctls (arp_notify in
+    inetdev_event, devinet.c; ndisc_notify in ndisc_netdev_event, ndisc.c), which stay on for later changes. Frames of
+    our own would need a packet socket, whose close waits for an RCU grace period (packet_release, af_packet.c):
+    10 to 35 ms against 0.1.
+    """
+    name = _socket.if_indextoname(index)
+    versions = {address.version for address in addresses}
+    if 4 in versions:
+        sysctl.write(f"net/ipv4/conf/{name}/arp_notify", "1")
+    if 6 in versions:
+        sysctl.write(f"net/ipv6/conf/{name}/ndisc_notify", "1")
+    if versions:
+        with rtnl.Netlink() as socket:
+            socket.request(messages.set_link(index, mac=mac))
