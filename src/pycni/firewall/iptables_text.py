@@ -1,0 +1,194 @@
+"""iptables rules as text for `iptables-restore --noflush`: by network and bridge, never by container.
+
+A *unit* is one chain of ours with its rules and the rules elsewhere that jump to it. The chain's name carries a hash of
+all that, so a unit is in place exactly when its chain is referred to by as many rules as the unit has; nothing has to
+be compared rule by rule, and a changed configuration is another unit.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from ipaddress import ip_network
+
+from pycni.cni.value import Value
+from pycni.firewall.rules import check_link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from pycni.firewall.rules import NetworkRules
+
+PREFIX = "PYCNI-"
+ISOLATED, OPEN = "PYCNI-ISOLATED", "PYCNI-OPEN"  # what may not be reached from isolated, and from open bridges
+MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+
+
+class Hook(Value):
+    """A rule that jumps to a unit's chain; *first*: before everything else in *chain*."""
+
+    chain: str
+    match: str
+    first: bool = False
+
+
+class Unit(Value):
+    """One chain of ours in *table* and what jumps to it. Rules and matches are what follows `-A CHAIN`."""
+
+    table: str
+    kind: str
+    rules: tuple[str, ...]
+    hooks: tuple[Hook, ...]
+
+    @property
+    def chain(self) -> str:
+        """The chain's name: PYCNI-<kind>-<hash of the rest> (at most 28 characters are allowed)."""
+        text = "\n".join((self.table, *self.rules, *(f"{hook.chain} {hook.match} {hook.first}" for hook in self.hooks)))
+        return f"{PREFIX}{self.kind}-{crc32(text.encode()):08x}"
+
+    @property
+    def uses(self) -> int:
+        """How many rules are in the chain and jump to it while the unit is in place."""
+        return len(self.rules) + len(self.hooks)
+
+
+def units_of(network: NetworkRules, version: int) -> tuple[Unit, ...]:
+    """The units of *network* for the IP *version* 4 or 6: masquerade and isolation."""
+    return (*masquerade_units(network, version), *isolation_units(network))
+
+
+def masquerade_units(network: NetworkRules, version: int) -> tuple[Unit, ...]:
+    """One unit for each subnet; its containers are masqueraded except to the subnet itself and to multicast."""
+    return tuple(
+        Unit(
+            "nat",
+            "M",
+            (
+                f"-d {subnet} -j RETURN",
+                f"-d {MULTICAST[version]} -j RETURN",
+                # The gateway address is in the subnet, but it is the host's: only containers are masqueraded.
+                "-m addrtype --src-type LOCAL -j RETURN",
+                "-j MASQUERADE",
+            ),
+            (Hook("POSTROUTING", f"-s {subnet} {_comment(network.network)}"),),
+        )
+        for subnet in network.subnets
+        if ip_network(subnet).version == version
+    )
+
+
+def isolation_units(network: NetworkRules) -> tuple[Unit, ...]:
+    """Two units for each bridge: where its packets may not go, and who may not send to it.
+
+    From an isolated bridge no other bridge of ours is reached, from an open one no isolated one; what a port mapping
+    has translated passes. The first unit stands at the head of FORWARD, so no accept rule comes before it.
+    """
+    out = []
+    for link in map(check_link, network.bridges):
+        out.append(Unit("filter", "D", ("-j DROP",), tuple(Hook(chain, f"-o {link}") for chain in _guards(network))))
+        target = ISOLATED if network.isolate else OPEN
+        rules = ("-m conntrack --ctstate DNAT -j RETURN", f"-j {target}")
+        out.append(
+            Unit(
+                "filter",
+                "S",
+                rules,
+                (Hook("FORWARD", f"-i {link} ! -o {link} {_comment(network.network)}", first=True),),
+            )
+        )
+    return tuple(out)
+
+
+def _guards(network: NetworkRules) -> tuple[str, ...]:
+    return (ISOLATED, OPEN) if network.isolate else (ISOLATED,)
+
+
+def forward_units(network: NetworkRules) -> tuple[Unit, ...]:
+    """One unit for each bridge that lets its containers through a FORWARD chain whose policy is DROP.
+
+    Appended to FORWARD: whatever an administrator drops there stays dropped, only the policy is answered.
+    New connections from outside pass where a port mapping has translated them.
+    """
+    return tuple(
+        Unit(
+            "filter",
+            "F",
+            (f"-i {link} -j ACCEPT", f"-o {link} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"),
+            (Hook("FORWARD", _comment(link)),),
+        )
+        for link in map(check_link, network.bridges)
+    )
+
+
+def render_install(units: Iterable[Unit], new_chains: Iterable[str] = ()) -> str:
+    """Text that puts *units* in place whose hooks are not there; *new_chains* of table filter are made before.
+
+    Declaring a chain (`:NAME`) empties it under --noflush, so what is left of the unit does not double.
+    """
+    out = []
+    for table, members in _by_table(units):
+        out.append(f"*{table}\n")
+        out += [f":{unit.chain} - [0:0]\n" for unit in members]
+        if table == "filter":
+            out += [f"-N {name}\n" for name in new_chains]
+        for unit in members:
+            out += [f"-A {unit.chain} {rule}\n" for rule in unit.rules]
+            out += [f"{'-I' if hook.first else '-A'} {_jump(unit, hook)}\n" for hook in unit.hooks]
+        out.append("COMMIT\n")
+    return "".join(out)
+
+
+def render_remove(units: Iterable[Unit]) -> str:
+    """Text that takes *units* away that are wholly in place."""
+    out = []
+    for table, members in _by_table(units):
+        out.append(f"*{table}\n")
+        for unit in members:
+            out += [f"-D {_jump(unit, hook)}\n" for hook in unit.hooks]
+            out += [f"-F {unit.chain}\n", f"-X {unit.chain}\n"]
+        out.append("COMMIT\n")
+    return "".join(out)
+
+
+def render_purge(table: str, lines: Sequence[str], keep: Collection[str] = ()) -> tuple[str, list[str]]:
+    """Text that removes every chain of ours but those in *keep*, and what jumps to it; and the names of these chains.
+
+    *lines* is what `iptables -S` says of *table*. ISOLATED and OPEN stay as long as any chain is kept.
+    """
+    keep = {*keep, ISOLATED, OPEN} if keep else set()
+    listed = [line.split() for line in lines]
+    chains = [words[1] for words in listed if words[0] == "-N" and words[1].startswith(PREFIX) and words[1] not in keep]
+    if not chains:
+        return "", []
+    jumps = [
+        "-D" + line[2:]
+        for line, words in zip(lines, listed, strict=True)
+        if words[0] == "-A" and words[1] not in chains and _target(words) in chains
+    ]
+    empty = [f":{chain} - [0:0]" for chain in chains]
+    return "\n".join((f"*{table}", *empty, *jumps, *(f"-X {chain}" for chain in chains), "COMMIT", "")), chains
+
+
+def count_uses(lines: Iterable[str], chain: str) -> int:
+    """How many rules are in *chain* and jump to it, given what `iptables -S` says."""
+    rules = [line.split() for line in lines if line.startswith("-A ")]
+    return sum((words[1] == chain) + (_target(words) == chain) for words in rules)
+
+
+def _target(words: list[str]) -> str:
+    return words[words.index("-j") + 1] if "-j" in words[:-1] else ""
+
+
+def _jump(unit: Unit, hook: Hook) -> str:
+    return f"{hook.chain} {hook.match} -j {unit.chain}"
+
+
+def _comment(text: str) -> str:
+    return f'-m comment --comment "pycni {text}"'
+
+
+def _by_table(units: Iterable[Unit]) -> list[tuple[str, list[Unit]]]:
+    tables: dict[str, list[Unit]] = {}
+    for unit in units:
+        tables.setdefault(unit.table, []).append(unit)
+    return sorted(tables.items())

@@ -1,0 +1,128 @@
+"""Intentions: what a network and an attachment want from the packet filter, and the set elements that say it.
+
+The nftables backend has a constant number of rules; everything that comes and goes with containers is an element of a
+set. Elements are of two kinds: *own* ones belong to one attachment and carry its owner as comment, *shared* ones
+(bridges, subnets) belong to every attachment that needs them and go with the last.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from pycni.cni.errors import CniError, Code
+from pycni.cni.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Address, IPv6Address
+
+COMMENT_LIMIT = 128  # bytes; nft refuses a longer comment (NFTNL_UDATA_COMMENT_MAXLEN)
+
+
+class NetworkRules(Value):
+    """What the attachments of one network share."""
+
+    network: str
+    bridges: tuple[str, ...] = ()  # the host links that route for the containers: ("cni0",) or ("cni0.100",)
+    isolate: bool = True  # False: containers of other pycni bridges may reach these and be reached
+    subnets: tuple[str, ...] = ()  # "10.1.0.0/24": where a container that masquerades keeps its own address
+    forward: bool = True  # traffic is routed through the host: a FORWARD policy of DROP matters
+
+
+class AttachmentRules(Value):
+    """What one attachment owns."""
+
+    owner: str  # "network/container_id/ifname"
+    masquerade: tuple[str, ...] = ()  # container addresses, both families mixed: "10.1.0.5", "fd00::5"
+    macs: tuple[tuple[str, str], ...] = ()  # (host link, the one source MAC it may send from): macspoofchk
+
+
+class Element(Value):
+    """One element of a set: *key* has a text for each field of the set's type."""
+
+    set: str
+    key: tuple[str, ...]
+    comment: str = ""
+
+
+def comment_of(owner: str) -> str:
+    """*owner* as a comment: itself, or where it is longer than nft takes, its head and a hash of the whole."""
+    if len(owner.encode()) <= COMMENT_LIMIT:
+        return owner
+    from hashlib import sha256  # rare: 1 ms that an ordinary call need not pay
+
+    return owner.encode()[: COMMENT_LIMIT - 33].decode(errors="ignore") + "~" + sha256(owner.encode()).hexdigest()[:32]
+
+
+def check_link(name: str) -> str:
+    """*name* if nft and iptables take it literally; CniError 7 if it would be a pattern or break the text."""
+    if not name or len(name.encode()) > 15 or any(char in '"\\*+\n\t /' for char in name):
+        raise CniError(Code.INVALID_CONFIG, f"{name!r} cannot be named in a firewall rule: choose another link name")
+    return name
+
+
+def shared_elements(network: NetworkRules) -> tuple[Element, ...]:
+    """The elements that every attachment of *network* needs and none owns."""
+    out = []
+    for link in network.bridges:
+        check_link(link)
+        out.append(Element("bridges", (link,)))
+        out.append(Element("same", (link, link)))
+        if network.isolate:
+            out.append(Element("isolated", (link,)))
+    for subnet in network.subnets:
+        out.append(Element(f"local{ip_network(subnet).version}", (as_key(subnet),) * 2))
+    return tuple(out)
+
+
+def as_key(subnet: str) -> str:
+    """*subnet* as a field of a key; one of a single address is that address: "10.1.0.5/32" → "10.1.0.5"."""
+    network = ip_network(subnet)
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
+def own_elements(attachment: AttachmentRules) -> tuple[Element, ...]:
+    """The elements of table `inet pycni` that belong to *attachment* alone."""
+    comment = comment_of(attachment.owner)
+    return tuple(
+        Element(f"masq{address.version}", (str(address),), comment)
+        for address in map(ip_address, attachment.masquerade)
+    )
+
+
+def odd_elements(network: NetworkRules, attachment: AttachmentRules, subnet: str) -> tuple[Element, ...]:
+    """In place of own_elements: the addresses of *attachment* in *subnet*, each with that subnet to itself.
+
+    Two elements of an interval set must not overlap, so a subnet nested in another one cannot stand in `local4`
+    beside it. Such containers stand in `odd4` and, address by address, in `own4`, where nothing overlaps.
+    """
+    comment = comment_of(attachment.owner)
+    out = []
+    for address in map(ip_address, attachment.masquerade):
+        if _subnet_of(address, network.subnets) == as_key(subnet):
+            out.append(Element(f"odd{address.version}", (str(address),), comment))
+            out.append(Element(f"own{address.version}", (str(address), as_key(subnet)), comment))
+    return tuple(out)
+
+
+def _subnet_of(address: IPv4Address | IPv6Address, subnets: Iterable[str]) -> str:
+    """The smallest of *subnets* that holds *address*, "" where none does."""
+    holding = [network for network in map(ip_network, subnets) if address in network]
+    return as_key(str(max(holding, key=lambda network: network.prefixlen))) if holding else ""
+
+
+def guard_elements(attachment: AttachmentRules) -> tuple[Element, ...]:
+    """The elements of table `bridge pycni` that bind the host links of *attachment* to their MAC address."""
+    comment = comment_of(attachment.owner)
+    out = []
+    for link, mac in attachment.macs:
+        out.append(Element("macs", (check_link(link), mac.lower()), comment))
+        out.append(Element("guarded", (link,), comment))
+    return tuple(out)
+
+
+def unused_elements(network: NetworkRules, others: Iterable[NetworkRules]) -> tuple[Element, ...]:
+    """The shared elements of *network* that none of the *others* needs."""
+    needed = {element for other in others for element in shared_elements(other)}
+    return tuple(element for element in shared_elements(network) if element not in needed)

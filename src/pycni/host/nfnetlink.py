@@ -1,0 +1,261 @@
+"""nf_tables by raw netlink: set elements in one batch, and look-ups whose cost does not depend on the ruleset's size.
+
+libnftables would do as well, but a fresh process pays 4 ms to load it; these messages need nothing but `_socket`.
+Layouts: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; the encoding of elements is nft's own, so that
+`nft list` shows what was added here (compared in tests/kernel/test_firewall_nft.py).
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+from struct import pack, unpack_from
+
+from pycni.firewall.elements import attribute, decode_elements, each_attribute, encode_element
+from pycni.firewall.nft_text import SetType, Table
+from pycni.firewall.rules import Element
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+NETLINK_NETFILTER = 12
+SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+REQUEST, ACK, DUMP_INTR, EXCL, DUMP, CREATE = 0x1, 0x4, 0x10, 0x200, 0x300, 0x400
+BATCH_BEGIN, BATCH_END = 16, 17
+SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
+GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, GETRULE, DELRULE = 1, 2, 3, 4, 5, 7, 8
+NEWSETELEM, GETSETELEM, DELSETELEM, GETGEN = 12, 13, 14, 16
+NESTED = 0x8000
+
+
+class Message:
+    """One message of a batch: *kind* is NFT_MSG_…, *flags* those beside REQUEST and ACK."""
+
+    __slots__ = ("body", "family", "flags", "kind")
+
+    def __init__(self, kind: int, flags: int, family: str, body: bytes) -> None:
+        self.kind = kind
+        self.flags = flags
+        self.family = FAMILIES[family]
+        self.body = body
+
+
+def _names(table: str, *others: str) -> bytes:
+    """Attribute 1 is the table's name in every message, 2 (set) or 3 (chain) are given as (kind, name) by callers."""
+    return attribute(1, table.encode() + b"\0") + b"".join(attribute(2, name.encode() + b"\0") for name in others)
+
+
+def add_element(table: Table, element: Element, *, exclusive: bool = False) -> Message:
+    """Add *element*; one that is there already is fine, and EEXIST where *exclusive*. ENOENT: no such table or set."""
+    flags = CREATE | (EXCL if exclusive else 0)
+    return Message(NEWSETELEM, flags, table.family, _element_body(table, element, comment=True))
+
+
+def delete_element(table: Table, element: Element) -> Message:
+    """Delete the element with that key; ENOENT where there is none."""
+    return Message(DELSETELEM, 0, table.family, _element_body(table, element, comment=False))
+
+
+def touch_chain(table: Table, chain: str) -> Message:
+    """Do nothing (flush an empty chain) if *chain* exists; ENOENT else."""
+    body = _names(table.name, chain)
+    return Message(DELRULE, 0, table.family, body)
+
+
+def delete_chain(family: str, table: str, chain: str) -> Message:
+    return Message(DELCHAIN, 0, family, attribute(1, table.encode() + b"\0") + attribute(3, chain.encode() + b"\0"))
+
+
+def add_chain(table: Table, chain: str) -> Message:
+    """Add a chain without a hook; it may be there already."""
+    body = attribute(1, table.name.encode() + b"\0") + attribute(3, chain.encode() + b"\0")
+    return Message(NEWCHAIN, CREATE, table.family, body)
+
+
+def delete_table(family: str, table: str) -> Message:
+    return Message(DELTABLE, 0, family, _names(table))
+
+
+def _element_body(table: Table, element: Element, *, comment: bool) -> bytes:
+    spec = table.set_named(element.set)
+    if spec is None:
+        raise OSError(errno.ENOENT, f"table {table.family} {table.name} has no set {element.set}")
+    one = attribute(1 | NESTED, encode_element(spec, element, comment=comment))
+    return _names(table.name, element.set) + attribute(3 | NESTED, one)
+
+
+class Nfnetlink:
+    """A netfilter socket of the namespace that the calling thread is in.
+
+    Closing it waits until the kernel has freed what was deleted (nft_rcv_nl_event flushes the destroy work: one RCU
+    grace period, 12 ms), so after a deletion keep it open while there is something else to do.
+    """
+
+    def __init__(self) -> None:
+        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Nfnetlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def batch(self, messages: Sequence[Message]) -> dict[int, int]:
+        """Send *messages* as one transaction: {} if it was committed, else position → errno of each that failed.
+
+        Nothing is changed if anything failed. Raises OSError where the batch as such is refused (EPERM …).
+        """
+        begin = self._sequence + 1
+        parts = [_message(BATCH_BEGIN, REQUEST, begin, 0)]
+        for number, one in enumerate(messages, begin + 1):
+            parts.append(_message(SUBSYSTEM << 8 | one.kind, REQUEST | ACK | one.flags, number, one.family, one.body))
+        end = begin + len(messages) + 1
+        parts.append(_message(BATCH_END, REQUEST, end, 0))
+        self._sequence = end
+        self._socket.send(b"".join(parts))
+        failed: dict[int, int] = {}
+        waiting = len(messages)
+        while waiting:
+            for kind, _, sequence, payload in self._receive():
+                if kind != NLMSG_ERROR or not begin <= sequence <= end:
+                    continue
+                number = -unpack_from("i", payload)[0]
+                if sequence in (begin, end):
+                    raise OSError(number, f"nf_tables: {os.strerror(number)}")
+                waiting -= 1
+                if number:
+                    failed[sequence - begin - 1] = number
+        return failed
+
+    def get(self, message: Message) -> list[bytes]:
+        """The answers (attributes only) to one GET…, which may be a dump; [] where the thing is not there.
+
+        Errors but ENOENT are raised as OSError. A dump that the ruleset changed under is taken again.
+        """
+        while True:
+            try:
+                answers, interrupted = self._ask(message)
+            except OSError as failure:
+                # EINVAL: a kernel without nf_tables, where nothing of the kind is (nfnetlink_rcv_msg).
+                if failure.errno in (errno.ENOENT, errno.EINVAL):
+                    return []
+                raise
+            if not interrupted:
+                return answers
+
+    def has_nf_tables(self) -> bool:
+        """Whether this kernel has nf_tables: it then knows its generation."""
+        return bool(self.get(Message(GETGEN, 0, "inet", b"")))
+
+    def _ask(self, message: Message) -> tuple[list[bytes], bool]:
+        self._sequence += 1
+        dump = message.flags & DUMP == DUMP
+        flags = REQUEST | message.flags | (0 if dump else ACK)
+        kind = SUBSYSTEM << 8 | message.kind
+        self._socket.send(_message(kind, flags, self._sequence, message.family, message.body))
+        answers: list[bytes] = []
+        interrupted = False
+        while True:
+            for kind, flags, sequence, payload in self._receive():
+                if sequence != self._sequence:
+                    continue
+                interrupted |= bool(flags & DUMP_INTR)
+                if kind not in (NLMSG_ERROR, NLMSG_DONE):
+                    answers.append(bytes(payload[4:]))
+                    continue
+                number = -unpack_from("i", payload)[0] if len(payload) >= 4 else 0
+                if number:
+                    raise OSError(number, f"nf_tables: {os.strerror(number)}")
+                return answers, interrupted
+
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """(type, flags, sequence, payload) of each message in one datagram."""
+        data = self._socket.recv(1 << 16)
+        at = 0
+        while at + 16 <= len(data):
+            length, kind, flags, sequence, _ = unpack_from("IHHII", data, at)
+            yield kind, flags, sequence, data[at + 16 : at + length]
+            at += (length + 3) & ~3
+
+    # ---- look-ups ------------------------------------------------------------------------------------------------
+
+    def has_chain(self, family: str, table: str, chain: str) -> bool:
+        """Whether that chain exists: one message, whatever the ruleset's size."""
+        return bool(self._chain(family, table, chain))
+
+    def chain_use(self, family: str, table: str, chain: str) -> int:
+        """How many rules are in the chain and jump to it; 0 where it does not exist."""
+        return int.from_bytes(self._chain(family, table, chain).get(6, b""), "big")
+
+    def policy_drops(self, family: str, table: str, chain: str) -> bool:
+        """Whether that chain exists and its policy is drop."""
+        return self._chain(family, table, chain).get(5) == bytes(4)
+
+    def _chain(self, family: str, table: str, chain: str) -> dict[int, bytes]:
+        body = attribute(1, table.encode() + b"\0") + attribute(3, chain.encode() + b"\0")
+        found = self.get(Message(GETCHAIN, 0, family, body))
+        return attributes(found[0]) if found else {}
+
+    @staticmethod
+    def hook_of(chain: dict[int, bytes]) -> int | None:
+        """The netfilter hook (NF_INET_…) of a chain of chains(); None for one that is only jumped to."""
+        number = attributes(chain.get(4, b"")).get(1)
+        return None if number is None else int.from_bytes(number, "big")
+
+    def chains(self, family: str) -> list[dict[int, bytes]]:
+        """Every chain of *family* (a dump): attributes by NFTA_CHAIN_…"""
+        return [attributes(answer) for answer in self.get(Message(GETCHAIN, DUMP, family, b""))]
+
+    def rules(self, family: str, table: str, chain: str) -> list[dict[int, bytes]]:
+        """Every rule of one chain (a dump the kernel filters): attributes by NFTA_RULE_…"""
+        body = _names(table, chain)
+        return [attributes(answer) for answer in self.get(Message(GETRULE, DUMP, family, body))]
+
+    def has_table(self, family: str, table: str) -> bool:
+        return bool(self.get(Message(GETTABLE, 0, family, _names(table))))
+
+    def element(self, table: Table, element: Element) -> Element | None:
+        """The element of the same key as it is in the kernel, with its comment; None where it is not there."""
+        found = self.holder(table, element)
+        # An interval set answers with whatever element holds the key's first address: only the same one counts.
+        return found if found is not None and found.key == element.key else None
+
+    def holder(self, table: Table, element: Element) -> Element | None:
+        """The element of an interval set that holds the (single) addresses of *element*'s key, None where none does."""
+        spec = table.set_named(element.set)
+        if spec is None:
+            return None
+        found = self.get(Message(GETSETELEM, 0, table.family, _element_body(table, element, comment=False)))
+        return next(iter(self._decoded(spec, found)), None)
+
+    def elements(self, table: Table, name: str) -> list[Element]:
+        """All elements of the set *name* (a dump)."""
+        spec = table.set_named(name)
+        if spec is None:
+            return []
+        body = _names(table.name, name)
+        return self._decoded(spec, self.get(Message(GETSETELEM, DUMP, table.family, body)))
+
+    def _decoded(self, spec: SetType, answers: Sequence[bytes]) -> list[Element]:
+        return [one for answer in answers for one in decode_elements(spec, attributes(answer).get(3, b""))]
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes in *data* by type; of several of one type the last."""
+    return dict(each_attribute(data))
+
+
+def _message(kind: int, flags: int, sequence: int, family: int, body: bytes = b"") -> bytes:
+    """Netlink header, nfgenmsg (of a batch's ends its last field names the subsystem, in network order), body."""
+    resource = SUBSYSTEM if kind in (BATCH_BEGIN, BATCH_END) else 0
+    return pack("IHHIIBB", 20 + len(body), kind, flags, sequence, 0, family, 0) + resource.to_bytes(2, "big") + body
