@@ -1,0 +1,95 @@
+"""Ask the IPAM plugin that the config names: our own in this process, anybody else's as the executable it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pycni.cni.errors import CniError, Code
+from pycni.cni.result import Result, parse_result
+from pycni.host.delegate import find, run_plugin
+from pycni.ipam import plugin, static
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+    from pycni.store import Store
+
+    Command = Callable[[Call, NetConf, Store], Result | None]
+
+_LOCAL: dict[str, dict[str, Command]] = {
+    "host-local": {
+        "ADD": plugin.add,
+        "DEL": plugin.delete,
+        "CHECK": plugin.check,
+        "GC": plugin.gc,
+        "STATUS": plugin.status,
+    },
+    "static": {
+        "ADD": static.add,
+        "DEL": static.delete,
+        "CHECK": static.check,
+        "GC": static.gc,
+        "STATUS": static.status,
+    },
+}
+_ROLES = {"pycni-ipam": "host-local", "host-local": "host-local", "pycni-static": "static", "static": "static"}
+
+
+def ask(verb: str, call: Call, conf: NetConf, store: Store) -> Result | None:
+    """The answer of the plugin `ipam.type` to *verb* ("ADD", "DEL", …): a Result for ADD, None for all others.
+
+    A foreign result is of any version and may have routes only, or no gateways. An ADD that fails leaves nothing
+    leased. Raises what the plugin says (CniError with its code), and CniError 7 if there is no such plugin.
+
+    A foreign plugin must not be asked inside a transaction: see `is_ours`.
+    """
+    executable = find(conf.ipam.text("type"), call.path)
+    local = _local(executable, call.executable)
+    if local is not None:
+        return local[verb](call, conf, store)
+    if store.in_transaction:
+        # It could be a pycni of another installation, which would wait for this very transaction.
+        raise CniError(Code.INTERNAL, f"{executable} was to run inside a transaction of {store.path}")
+    try:
+        answer = run_plugin(executable, verb, call.environ, conf.raw)
+        return parse_result(answer, conf.cni_version, where=f"result of {executable}") if verb == "ADD" else None
+    except (CniError, OSError):
+        if verb == "ADD":
+            _take_back(executable, call, conf)
+        raise
+
+
+def is_ours(call: Call, conf: NetConf) -> bool:
+    """Whether `ask` will answer in this process, and so may join a transaction that is open.
+
+    CniError 7 if there is no such plugin.
+    """
+    return _local(find(conf.ipam.text("type"), call.path), call.executable) is not None
+
+
+def _local(executable: str, caller: str) -> dict[str, Command] | None:
+    """Our own commands, if *executable* would run them: the same file as *caller*, the executable that was called.
+
+    Every executable of pycni is one file under many names (hard links), so the same file means ourselves; and some
+    runtimes put a prefix before the name (BuildKit: buildkit-cni-host-local).
+    """
+    try:
+        if not os.path.samestat(os.stat(executable), os.stat(caller)):
+            return None
+    except OSError:
+        return None
+    name = os.path.basename(executable)
+    role = next((role for known, role in _ROLES.items() if name == known or name.endswith(f"-{known}")), None)
+    return _LOCAL[role] if role else None
+
+
+def _take_back(executable: str, call: Call, conf: NetConf) -> None:
+    """The specification's duty after a delegate's failed ADD. The ADD's error is the one to report."""
+    try:
+        run_plugin(executable, "DEL", call.environ, conf.raw)
+    except (CniError, OSError) as exc:
+        print(f"pycni: DEL of {executable} after its failed ADD: {exc}", file=sys.stderr)

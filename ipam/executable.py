@@ -1,0 +1,42 @@
+"""`pycni-ipam` and `host-local` as executables: the commands of pycni.ipam.plugin on the state of this host."""
+
+from __future__ import annotations
+
+from pycni.cni.errors import CniError, Code
+from pycni.ipam import plugin
+from pycni.store import open_store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+    from pycni.cni.result import Result
+
+
+def add(call: Call, conf: NetConf) -> Result:
+    with open_store() as store:
+        return plugin.add(call, conf, store)
+
+
+def delete(call: Call, conf: NetConf) -> None:
+    with open_store() as store:
+        plugin.delete(call, conf, store)
+
+
+def check(call: Call, conf: NetConf) -> None:
+    with open_store() as store:
+        plugin.check(call, conf, store)
+
+
+def gc(call: Call, conf: NetConf) -> None:
+    with open_store() as store:
+        plugin.gc(call, conf, store)
+
+
+def status(call: Call, conf: NetConf) -> None:
+    try:
+        store = open_store()
+    except (CniError, OSError) as exc:
+        raise CniError(Code.NOT_AVAILABLE, f"the address store cannot be opened: {exc}") from exc
+    with store:
+        plugin.status(call, conf, store)

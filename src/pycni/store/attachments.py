@@ -1,0 +1,192 @@
+"""The write-ahead record of every attachment: what DEL, GC and a repeated ADD know of a call that is over or dead."""
+
+from __future__ import annotations
+
+import json
+
+from pycni.cni.errors import CniError, Code
+from pycni.cni.names import Attachment
+from pycni.cni.value import Value
+from pycni.firewall.rules import AttachmentRules, NetworkRules
+from pycni.store.boot import process_alive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pycni.store.db import Database
+
+
+class Record(Value):
+    """An attachment as it was begun, and what it may have made.
+
+    state: "adding" until the result stands, then "ready"; "deleting" from the start of DEL on.
+    pid, pid_start: the process that wrote the state (store.boot.own_process); boot_id: the boot it ran in.
+    netns_id: "device:inode" of the namespace; result: JSON, "" before commit.
+    network_rules, attachment_rules: what the firewall *backend* was asked to hold.
+    created: seconds since the epoch.
+    """
+
+    attachment: Attachment
+    plugin: str
+    state: str = "adding"
+    pid: int = 0
+    pid_start: int = 0
+    boot_id: str = ""
+    netns: str = ""
+    netns_id: str = ""
+    bridge: str = ""
+    host_links: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    backend: str = ""
+    network_rules: NetworkRules = NetworkRules("")
+    attachment_rules: AttachmentRules = AttachmentRules("")
+    conf: str = ""
+    cni_args: str = ""
+    cni_path: tuple[str, ...] = ()
+    result: str = ""
+    created: float = 0.0
+
+
+_OWNER = ("network", "container_id", "ifname")
+_FIELDS = tuple(name for name in Record.__annotations__ if name != "attachment")
+_LISTS = ("host_links", "addresses", "cni_path")  # JSON arrays in the table
+_RULES = {"network_rules": NetworkRules, "attachment_rules": AttachmentRules}  # JSON objects
+_COLUMNS = ", ".join(_OWNER + _FIELDS)
+_IS_OWNER = "network = ? AND container_id = ? AND ifname = ?"
+
+INSERT = f"INSERT INTO attachments ({_COLUMNS}) VALUES ({', '.join('?' * (len(_OWNER) + len(_FIELDS)))})"
+UPDATE = f"UPDATE attachments SET {', '.join(f'{name} = ?' for name in _FIELDS)} WHERE {_IS_OWNER}"
+COMMIT = f"UPDATE attachments SET state = 'ready', result = ? WHERE {_IS_OWNER}"
+GET = f"SELECT {_COLUMNS} FROM attachments WHERE {_IS_OWNER}"
+REMOVE = f"DELETE FROM attachments WHERE {_IS_OWNER}"
+COUNT = "SELECT count(*) FROM attachments WHERE network = ?"
+# A record in state "deleting" has given back its rules. Two searches of the index, before and behind the own place in
+# it: "not equal" would walk the network's entries.
+OTHERS = """SELECT EXISTS (SELECT 1 FROM attachments
+        WHERE network = ?1 AND (container_id, ifname) < (?2, ?3) AND state <> 'deleting')
+    OR EXISTS (SELECT 1 FROM attachments
+        WHERE network = ?1 AND (container_id, ifname) > (?2, ?3) AND state <> 'deleting')"""
+# Ends at the first that counts, which is the first or second row but for a crowd that is being deleted.
+OTHERS_ON_HOST = """SELECT EXISTS (SELECT 1 FROM attachments
+    WHERE state <> 'deleting' AND (network, container_id, ifname) <> (?1, ?2, ?3))"""
+ON_BRIDGE = """SELECT EXISTS (SELECT 1 FROM attachments
+    WHERE bridge = ?4 AND state <> 'deleting' AND (network, container_id, ifname) <> (?1, ?2, ?3))"""
+# Only when a network's last attachment goes: one row for each way the others' networks are set up.
+RULES_OF_OTHERS = """SELECT DISTINCT network_rules FROM attachments
+    WHERE state <> 'deleting' AND (network, container_id, ifname) <> (?1, ?2, ?3)"""
+
+
+class Attachments:
+    """The records of one store. Writing methods open a transaction of their own when none is open."""
+
+    def __init__(self, store: Database) -> None:
+        self._store = store
+
+    def begin(self, record: Record) -> None:
+        """Write *record*; CniError (ALREADY_ATTACHED) when the attachment has one.
+
+        A record that a dead ADD left (`is_abandoned`) counts as well: undo what it made and remove it first.
+        """
+        with self._store.transaction():
+            old = self.get(record.attachment)
+            if old is not None:
+                raise CniError(
+                    Code.ALREADY_ATTACHED,
+                    f"container {old.attachment.container_id} already has interface {old.attachment.ifname} "
+                    f"in network {old.attachment.network}",
+                    f"state {old.state}, namespace {old.netns or 'unknown'}; a DEL of it must come first",
+                )
+            self._store.run(INSERT, _owner(record.attachment) + _values(record))
+
+    def update(self, record: Record) -> None:
+        """Write every field of *record* over the one that stands; nothing when there is none."""
+        with self._store.transaction():
+            self._store.run(UPDATE, _values(record) + _owner(record.attachment))
+
+    def commit(self, attachment: Attachment, result: str) -> None:
+        """The ADD is complete: state "ready", and its result as JSON text."""
+        with self._store.transaction():
+            self._store.run(COMMIT, (result, *_owner(attachment)))
+
+    def remove(self, attachment: Attachment) -> bool:
+        """Forget the attachment; whether there was a record."""
+        with self._store.transaction():
+            return self._store.run(REMOVE, _owner(attachment)) > 0
+
+    def get(self, attachment: Attachment) -> Record | None:
+        rows = self._store.query(GET, _owner(attachment))
+        return _record(rows[0]) if rows else None
+
+    def all(self, network: str | None = None) -> tuple[Record, ...]:
+        """Every record, or those of *network*, ordered by network, container id and interface."""
+        where, values = ("", ()) if network is None else ("WHERE network = ?", (network,))
+        rows = self._store.query(f"SELECT {_COLUMNS} FROM attachments {where} ORDER BY {', '.join(_OWNER)}", values)
+        return tuple(map(_record, rows))
+
+    def count(self, network: str | None = None) -> int:
+        """The number of records, reads all index entries of the network: on the hot path use `has_others`."""
+        if network is None:
+            ((number,),) = self._store.query("SELECT count(*) FROM attachments")
+        else:
+            ((number,),) = self._store.query(COUNT, (network,))
+        return int(number)
+
+    def has_others(self, attachment: Attachment) -> bool:
+        """Whether the network has another attachment that is not being deleted; same cost at any number."""
+        return self._exists(OTHERS, _owner(attachment))
+
+    def has_others_on_host(self, attachment: Attachment) -> bool:
+        """The same for the whole host."""
+        return self._exists(OTHERS_ON_HOST, _owner(attachment))
+
+    def has_others_on_bridge(self, attachment: Attachment, bridge: str) -> bool:
+        """The same for one bridge; reads all records, so not for every ADD."""
+        return self._exists(ON_BRIDGE, (*_owner(attachment), bridge))
+
+    def rules_of_others(self, attachment: Attachment) -> tuple[NetworkRules, ...]:
+        """The distinct network rules that attachments other than this one rely on."""
+        rows = self._store.query(RULES_OF_OTHERS, _owner(attachment))
+        return tuple(_from_json(NetworkRules, text) for (text,) in rows)
+
+    def _exists(self, sql: str, values: tuple[Any, ...]) -> bool:
+        ((found,),) = self._store.query(sql, values)
+        return bool(found)
+
+    def is_abandoned(self, record: Record) -> bool:
+        """Whether nobody works on *record* or uses it: from another boot, or its writer died half-way."""
+        if record.boot_id != self._store.boot_id:
+            return True
+        return record.state != "ready" and not process_alive(record.pid, record.pid_start)
+
+
+def _owner(attachment: Attachment) -> tuple[str, str, str]:
+    return attachment.network, attachment.container_id, attachment.ifname
+
+
+def _values(record: Record) -> tuple[Any, ...]:
+    return tuple(_to_column(name, getattr(record, name)) for name in _FIELDS)
+
+
+def _to_column(name: str, value: Any) -> Any:
+    if name in _RULES:
+        return json.dumps(value.as_dict())
+    return json.dumps(value) if name in _LISTS else value
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    fields = dict(zip(_FIELDS, row[len(_OWNER) :], strict=True))
+    for name in _LISTS:
+        fields[name] = tuple(json.loads(fields[name]))
+    for name, kind in _RULES.items():
+        fields[name] = _from_json(kind, fields[name])
+    return Record(Attachment(*row[: len(_OWNER)]), **fields)
+
+
+def _from_json(kind: Any, text: str) -> Any:
+    """A value whose tuples came back from JSON as lists."""
+    return kind(**{name: _tuples(value) for name, value in json.loads(text).items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value

@@ -1,0 +1,35 @@
+"""The tables (docs/ipam.md draws them). Every statement on the way of ADD and DEL is an index search."""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1  # PRAGMA user_version
+
+SCHEMA = (
+    # The write-ahead record of an attachment. A rowid table, so that counting a network's attachments reads the
+    # small index and not the configurations.
+    """CREATE TABLE attachments (
+        network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+        plugin TEXT NOT NULL, state TEXT NOT NULL, pid INTEGER NOT NULL, pid_start INTEGER NOT NULL,
+        boot_id TEXT NOT NULL, netns TEXT NOT NULL, netns_id TEXT NOT NULL, bridge TEXT NOT NULL,
+        host_links TEXT NOT NULL, addresses TEXT NOT NULL, backend TEXT NOT NULL,
+        network_rules TEXT NOT NULL, attachment_rules TEXT NOT NULL,
+        conf TEXT NOT NULL, cni_args TEXT NOT NULL, cni_path TEXT NOT NULL,
+        result TEXT NOT NULL, created REAL NOT NULL)""",
+    "CREATE UNIQUE INDEX attachments_by_owner ON attachments (network, container_id, ifname)",
+    # A pool is what host-local keeps in one directory: <dataDir>/<network>.
+    """CREATE TABLE pools (
+        id INTEGER PRIMARY KEY, data_dir TEXT NOT NULL, network TEXT NOT NULL, UNIQUE (data_dir, network))""",
+    # address: family byte (4 or 6) and the address, big-endian, so that order is numeric and the families stay apart.
+    # released: NULL while leased; afterwards a number that grows with every release of the pool.
+    """CREATE TABLE leases (
+        pool INTEGER NOT NULL, address BLOB NOT NULL, subnet TEXT NOT NULL,
+        container_id TEXT NOT NULL, ifname TEXT NOT NULL, released INTEGER,
+        boot_id TEXT NOT NULL, netns TEXT NOT NULL, netns_id TEXT NOT NULL, mount_ns TEXT NOT NULL,
+        created REAL NOT NULL, PRIMARY KEY (pool, address)) WITHOUT ROWID""",
+    "CREATE INDEX leases_by_owner ON leases (pool, container_id, ifname)",
+    "CREATE INDEX leases_by_release ON leases (pool, released) WHERE released IS NOT NULL",
+    "CREATE INDEX leases_by_subnet ON leases (pool, subnet, released) WHERE released IS NOT NULL",
+    # Runs of addresses that were ever given out, neighbours merged: one row for a pool that was filled in order.
+    """CREATE TABLE spans (
+        pool INTEGER NOT NULL, first BLOB NOT NULL, last BLOB NOT NULL, PRIMARY KEY (pool, first)) WITHOUT ROWID""",
+)
