@@ -113,13 +113,17 @@ def _answer(received: bytes, payload: bytes) -> Answer:
 
 def _ping_socket(addr: str) -> socket.socket:
     family, _, _, _, sockaddr = socket.getaddrinfo(addr, None, type=socket.SOCK_RAW)[0]
-    if family == socket.AF_INET6:
-        sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-        sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
-    else:
-        sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        sender.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
-    sender.connect(sockaddr)  # errors of the path reach the socket, answers of others do not
+    version6 = family == socket.AF_INET6
+    sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if version6 else socket.IPPROTO_ICMP)
+    try:
+        if version6:
+            sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        else:
+            sender.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        sender.connect(sockaddr)  # errors of the path reach the socket, answers of others do not
+    except BaseException:  # no route, most often
+        sender.close()
+        raise
     return sender
 
 
