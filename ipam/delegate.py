@@ -8,35 +8,16 @@ import sys
 from pycni.cni.errors import CniError, Code
 from pycni.cni.result import Result, parse_result
 from pycni.host.delegate import find, run_plugin
-from pycni.ipam import plugin, static
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from types import ModuleType
 
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.store import Store
 
-    Command = Callable[[Call, NetConf, Store], Result | None]
-
-_LOCAL: dict[str, dict[str, Command]] = {
-    "host-local": {
-        "ADD": plugin.add,
-        "DEL": plugin.delete,
-        "CHECK": plugin.check,
-        "GC": plugin.gc,
-        "STATUS": plugin.status,
-    },
-    "static": {
-        "ADD": static.add,
-        "DEL": static.delete,
-        "CHECK": static.check,
-        "GC": static.gc,
-        "STATUS": static.status,
-    },
-}
-_ROLES = {"pycni-ipam": "host-local", "host-local": "host-local", "pycni-static": "static", "static": "static"}
+_FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
 
 
 def ask(verb: str, call: Call, conf: NetConf, store: Store) -> Result | None:
@@ -50,7 +31,8 @@ def ask(verb: str, call: Call, conf: NetConf, store: Store) -> Result | None:
     executable = find(conf.ipam.text("type"), call.path)
     local = _local(executable, call.executable)
     if local is not None:
-        return local[verb](call, conf, store)
+        answered: Result | None = getattr(local, _FUNCTIONS[verb])(call, conf, store)
+        return answered
     if store.in_transaction:
         # It could be a pycni of another installation, which would wait for this very transaction.
         raise CniError(Code.INTERNAL, f"{executable} was to run inside a transaction of {store.path}")
@@ -71,7 +53,7 @@ def is_ours(call: Call, conf: NetConf) -> bool:
     return _local(find(conf.ipam.text("type"), call.path), call.executable) is not None
 
 
-def _local(executable: str, caller: str) -> dict[str, Command] | None:
+def _local(executable: str, caller: str) -> ModuleType | None:
     """Our own commands, if *executable* would run them: the same file as *caller*, the executable that was called.
 
     Every executable of pycni is one file under many names (hard links), so the same file means ourselves; and some
@@ -83,8 +65,19 @@ def _local(executable: str, caller: str) -> dict[str, Command] | None:
     except OSError:
         return None
     name = os.path.basename(executable)
-    role = next((role for known, role in _ROLES.items() if name == known or name.endswith(f"-{known}")), None)
-    return _LOCAL[role] if role else None
+    if _is_called(name, "host-local", "pycni-ipam"):
+        from pycni.ipam import plugin
+
+        return plugin
+    if _is_called(name, "static", "pycni-static"):
+        from pycni.ipam import static
+
+        return static
+    return None
+
+
+def _is_called(name: str, *known: str) -> bool:
+    return any(name == each or name.endswith(f"-{each}") for each in known)
 
 
 def _take_back(executable: str, call: Call, conf: NetConf) -> None:

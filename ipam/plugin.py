@@ -14,7 +14,6 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.result import Dns, IPConfig, Result
 from pycni.ipam.allocate import choose
 from pycni.ipam.conf import data_dir, parse_ipam, parse_resolv_conf, parse_sets
-from pycni.ipam.import_host_local import import_directory
 from pycni.ipam.ranges import address
 from pycni.ipam.reclaim import here, is_dead, namespace_of, release_dead
 from pycni.store.leases import Lease
@@ -112,6 +111,8 @@ def _pool(conf: NetConf, store: Store) -> Pool | None:
         except CniError:  # DEL of a config that is no longer valid
             sets = ()
         pool = store.leases.make_pool(where, conf.name)
+        from pycni.ipam.import_host_local import import_directory
+
         import_directory(f"{where}/{conf.name}", pool, sets, store.boot_id, time.time())
     return pool
 

@@ -99,11 +99,13 @@ def new_route(
     src: Address | None = None,
     kind: int = RTN_UNICAST,
     append: bool = False,
+    prepend: bool = False,
     replace: bool = False,
 ) -> bytes:
-    """Add a route: EEXIST if one of that destination and metric is there, unless *append* or *replace*.
+    """Add a route: EEXIST if one of that destination and metric is there, unless *append*, *prepend* or *replace*.
 
     *append* adds a further next hop (IPv6: a sibling of one multipath route; IPv4: a second route of that metric).
+    *prepend* is the same before those that are there: the new one is used (IPv4), EEXIST only for the very same route.
     *scope* None: link without a gateway, host for a local route, else universe; IPv6 has no scopes. *metric* 0 is 1024
     to IPv6, *table* None is main. A gateway of the other family goes as RTA_VIA, which IPv4 routes take and IPv6 routes
     refuse (EINVAL).
@@ -112,7 +114,7 @@ def new_route(
         scope = RT_SCOPE_HOST if kind == RTN_LOCAL else RT_SCOPE_UNIVERSE
         if dst.version == 4 and kind == RTN_UNICAST and gw is None:
             scope = RT_SCOPE_LINK  # else a gateway inside dst is "invalid" (fib_check_nh, fib_semantics.c)
-    how = NLM_F_REPLACE if replace else NLM_F_APPEND if append else NLM_F_EXCL
+    how = NLM_F_REPLACE if replace else NLM_F_APPEND if append else 0 if prepend else NLM_F_EXCL
     numbers = ((RTA_OIF, oif), (RTA_PRIORITY, metric))
     parts = [_route(dst, gw, table, *numbers, scope=scope, protocol=protocol, kind=kind)]
     if src is not None:

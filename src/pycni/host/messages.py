@@ -184,6 +184,11 @@ def delete_link(link: int | str) -> bytes:
     return netlink.message(RTM_DELLINK, NLM_F_ACK, _link(link))
 
 
+def delete_group(group: int) -> bytes:
+    """Delete all links of a group (IFLA_GROUP) at once; ENODEV if it has none."""
+    return netlink.message(RTM_DELLINK, NLM_F_ACK, IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0), u32(IFLA_GROUP, group))
+
+
 def get_link(link: int | str) -> bytes:
     """Ask for one link by index, name or alternative name, without its statistics; the answer is `link_facts.Link`."""
     return netlink.message(RTM_GETLINK, 0, _link(link), u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS))

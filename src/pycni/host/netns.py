@@ -112,7 +112,7 @@ def _check_netns(fd: int, path: str) -> None:
 
 def _fs_magic(fd: int) -> int:
     """f_type of struct statfs, its first word; os.fstatvfs has no such field."""
-    import ctypes  # noqa: PLC0415 - 3 ms, for an error only
+    import ctypes
 
     found = (ctypes.c_long * 32)()
     if ctypes.CDLL(None, use_errno=True).fstatfs(fd, found):
@@ -131,7 +131,7 @@ def _setns() -> Callable[[int], None]:
 def _find_setns() -> Callable[[int], None]:
     if sys.version_info >= (3, 12):
         return lambda fd: os.setns(fd, CLONE_NEWNET)
-    import ctypes  # noqa: PLC0415 - 3 ms that Python 3.12 does not need
+    import ctypes
 
     setns = ctypes.CDLL(None, use_errno=True).setns
 

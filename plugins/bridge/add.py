@@ -1,0 +1,139 @@
+"""ADD of the bridge plugin in order: parse, record, lease, facts, plan, apply, commit. No decisions here."""
+
+from __future__ import annotations
+
+import os
+
+from pycni.attach.begin import begin, new_record
+from pycni.attach.container import open_container
+from pycni.change import ops
+from pycni.cni.errors import CniError, Code
+from pycni.cni.names import Attachment, bridge_alias, host_link_name
+from pycni.cni.result import Interface, Result, dump, render_result
+from pycni.host import netns, rtnl
+from pycni.host.apply import Kernel, apply_plan
+from pycni.host.firewall import open_firewall
+from pycni.ipam import delegate
+from pycni.plugins.bridge import plan
+from pycni.plugins.bridge.conf import BridgeConf
+from pycni.store import open_store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+    from pycni.firewall.rules import AttachmentRules, NetworkRules
+    from pycni.store import Store
+    from pycni.store.attachments import Record
+
+PLUGIN = "bridge"
+
+
+def add(call: Call, netconf: NetConf) -> Result:
+    """ADD (spec, section 4): a veth pair on the bridge, addressed by the IPAM plugin. Undone wholly if it fails."""
+    conf = BridgeConf.parse(netconf, call)
+    attachment = Attachment(netconf.name, call.container_id, call.ifname)
+    container = open_container(call)
+    try:
+        firewall = open_firewall(conf.backend if plan.needs_firewall(conf) else "none")
+        with open_store() as store:
+            record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
+                host_links=(host_link_name(attachment),), bridge=conf.bridge, backend=firewall.name
+            )
+            record = begin(store, attachment, call, netconf, record)
+            lease = _lease(store, record, call, netconf, conf)
+            kernel = Kernel(container, firewall, lambda: _everyone(store, record))
+            return _add(store, record, call, netconf, conf, lease=lease, kernel=kernel)
+    finally:
+        os.close(container)
+
+
+def _lease(store: Store, record: Record, call: Call, netconf: NetConf, conf: BridgeConf) -> Result:
+    """What the IPAM plugin gives, empty for a layer 2 network."""
+    if not conf.ipam:
+        return Result()
+    try:
+        return delegate.ask("ADD", call, netconf, store) or Result()
+    except (CniError, OSError):
+        # Nothing was leased, nothing was made. A DEL might fail just as the ADD did, and the record would stay.
+        store.attachments.remove(record.attachment)
+        raise
+
+
+def _add(
+    store: Store, record: Record, call: Call, netconf: NetConf, conf: BridgeConf, *, lease: Result, kernel: Kernel
+) -> Result:
+    inverses: list[ops.Op] = []
+    try:
+        if conf.ipam and not lease.ips:
+            raise CniError(Code.INVALID_CONFIG, "IPAM plugin returned missing IP config", f"ipam.type is {conf.ipam}")
+        want = plan.wanted(conf, lease.replace(dns=netconf.dns) if netconf.dns_given else lease)
+        facts = read_facts(store, record, conf, want, kernel)
+        ops_of_add = plan.plan_add(conf, record.attachment, want, facts)
+        record = record.replace(
+            addresses=tuple(str(ip.address) for ip in want.result.ips),
+            network_rules=plan.network_rules(conf, record.attachment, want),
+            attachment_rules=plan.attachment_rules(conf, record.attachment, want, facts),
+        )
+        store.attachments.update(record)
+        apply_plan(ops_of_add, kernel, inverses)
+        result = want.result.replace(interfaces=_interfaces(conf, call, record, kernel))
+        store.attachments.commit(record.attachment, dump(render_result(result, netconf.cni_version)))
+    except BaseException as failure:
+        exists = isinstance(failure, CniError) and failure.code == Code.ALREADY_ATTACHED
+        back = inverses[::-1]
+        from pycni.attach.undo import undo_add
+
+        for left in undo_add(store, record, call, netconf, kernel=kernel, inverses=back, keep_link=exists):
+            failure.add_note(left)
+        raise
+    finally:
+        kernel.close()
+    return result
+
+
+def read_facts(store: Store, record: Record, conf: BridgeConf, want: plan.Wanted, kernel: Kernel) -> plan.BridgeFacts:
+    link = kernel.host.link(conf.gateway_link) if conf.is_gateway else None
+    if link is not None and link.name == conf.bridge and link.kind != "bridge":
+        link = None  # EnsureBridge refuses it: its addresses do not matter
+    addresses = kernel.host.addresses(link.index) if link is not None else ()
+    ours = link is not None and link.alias == bridge_alias(record.attachment.network)
+    # Whether others use the bridge is read only where the answer matters: it may take all records.
+    unwanted = ours and bool(plan.unwanted(addresses, want.gateways))
+    return plan.BridgeFacts(
+        uplink_mtu=0 if conf.mtu else (rtnl.uplink_mtu(kernel.host) or 0),
+        gateway_addresses=addresses,
+        replaceable=unwanted and not store.attachments.has_others_on_bridge(record.attachment, conf.bridge),
+        bridge_mac=_random_mac(),
+        container_mac=_random_mac(),
+    )
+
+
+def _everyone(store: Store, record: Record) -> list[tuple[NetworkRules, AttachmentRules]]:
+    from pycni.attach.release import rules_of_others  # where somebody flushed the ruleset: not an ordinary ADD's
+
+    return rules_of_others(store, record)
+
+
+def _random_mac() -> bytes:
+    """Unicast and locally administered (IEEE 802: the two lowest bits of the first byte)."""
+    mac = bytearray(os.urandom(6))
+    mac[0] = mac[0] & 0xFC | 0x02
+    return bytes(mac)
+
+
+def _interfaces(conf: BridgeConf, call: Call, record: Record, kernel: Kernel) -> tuple[Interface, ...]:
+    """Bridge, host link, container link (result index 2), and the VLAN's gateway where there is one."""
+    names = [(ops.HOST, conf.bridge), (ops.HOST, record.host_links[0]), (ops.CONTAINER, call.ifname)]
+    if conf.gateway_link != conf.bridge:
+        names.append((ops.HOST, conf.gateway_link))
+    links = [(where, kernel.link(where, name)) for where, name in names]
+    return tuple(
+        Interface(
+            name=link.name,
+            mac=link.mac.hex(":"),
+            mtu=link.mtu,
+            sandbox=call.netns if where == ops.CONTAINER else "",
+        )
+        for where, link in links
+    )

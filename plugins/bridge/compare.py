@@ -1,0 +1,108 @@
+"""What CHECK compares: the last result and the configuration against what the kernel has. Pure."""
+
+from __future__ import annotations
+
+from pycni.cni.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.addresses import Interface as AddressWithPrefix
+    from pycni.cni.env import Call
+    from pycni.cni.result import Interface, Result, Route
+    from pycni.host.link_facts import Link, RouteFacts
+    from pycni.plugins.bridge.conf import BridgeConf
+
+
+RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+
+
+class CheckFacts(Value):
+    """What the kernel has; None for a link that is missing."""
+
+    bridge: Link | None
+    container: Link | None
+    host: dict[str, Link | None]  # every interface of the result that lives in the host
+    addresses: tuple[AddressWithPrefix, ...]  # of the container's link
+    routes: tuple[RouteFacts, ...]  # of the container, in all tables
+    rules: tuple[str, ...]  # firewall elements that are missing
+
+
+def differences(conf: BridgeConf, call: Call, previous: Result, facts: CheckFacts) -> tuple[str, ...]:
+    """Everything that is not as ADD left it, in words; what a later plugin may change (MTU, more addresses) is no
+    difference, nor is a promiscuous bridge: somebody is running tcpdump."""
+    return (
+        *_bridge(conf, previous, facts),
+        *_container(conf, call, previous, facts),
+        *_host_links(conf, facts),
+        *_addresses(call, previous, facts),
+        *(f"route {_words(r)} is missing" for r in previous.routes if not any(_same(r, have) for have in facts.routes)),
+        *facts.rules,
+    )
+
+
+def _bridge(conf: BridgeConf, previous: Result, facts: CheckFacts) -> tuple[str, ...]:
+    link = facts.bridge
+    if link is None:
+        return (f"bridge {conf.bridge} is missing",)
+    if link.kind != "bridge":
+        return (f"{conf.bridge} is not a bridge but {link.kind or 'a physical link'}",)
+    wrong = [] if link.up else [f"bridge {conf.bridge} is down"]
+    if conf.promiscuous and not link.promiscuous:
+        wrong.append(f"bridge {conf.bridge} is not promiscuous")
+    expected = next((i for i in previous.interfaces if i.name == conf.bridge and not i.sandbox), None)
+    return (*wrong, *_mac(expected, link))
+
+
+def _container(conf: BridgeConf, call: Call, previous: Result, facts: CheckFacts) -> tuple[str, ...]:
+    link = facts.container
+    if link is None:
+        return (f"{call.ifname} is missing in {call.netns}",)
+    wrong = [] if link.kind == "veth" else [f"{call.ifname} is not a veth but {link.kind or 'a physical link'}"]
+    if conf.container_up and not link.up:
+        wrong.append(f"{call.ifname} is down")
+    expected = next((i for i in previous.interfaces if i.name == call.ifname and i.sandbox), None)
+    return (*wrong, *_mac(expected, link))
+
+
+def _host_links(conf: BridgeConf, facts: CheckFacts) -> list[str]:
+    wrong: list[str] = []
+    for name, link in facts.host.items():
+        if name in (conf.bridge, conf.gateway_link):
+            continue
+        if link is None:
+            wrong.append(f"host link {name} is missing")
+        elif not link.up:
+            wrong.append(f"host link {name} is down")
+        elif facts.bridge is not None and link.kind == "veth" and link.master != facts.bridge.index:
+            wrong.append(f"host link {name} is not on bridge {conf.bridge}")
+        elif conf.hairpin and link.hairpin is False:
+            wrong.append(f"hairpin mode is off on {name}")
+        elif conf.port_isolation and link.isolated is False:
+            wrong.append(f"port isolation is off on {name}")
+    return wrong
+
+
+def _mac(expected: Interface | None, link: Link) -> tuple[str, ...]:
+    if expected is None or not expected.mac or expected.mac.lower() == link.mac.hex(":"):
+        return ()
+    return (f"{link.name} has MAC {link.mac.hex(':')} instead of {expected.mac}",)
+
+
+def _addresses(call: Call, previous: Result, facts: CheckFacts) -> list[str]:
+    ours = {n for n, i in enumerate(previous.interfaces) if i.name == call.ifname and i.sandbox}
+    return [
+        f"address {ip.address} is missing on {call.ifname}"
+        for ip in previous.ips
+        if (ip.interface is None or ip.interface in ours) and ip.address not in facts.addresses
+    ]
+
+
+def _same(wanted: Route, have: RouteFacts) -> bool:
+    """A route without gateway was given one on ADD, so only a named one counts."""
+    if wanted.dst != have.dst or (wanted.table or RT_TABLE_MAIN) != have.table:
+        return False
+    return wanted.gw is None or wanted.gw == have.gw
+
+
+def _words(route: Route) -> str:
+    return f"{route.dst} via {route.gw}" if route.gw is not None else str(route.dst)

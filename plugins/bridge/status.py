@@ -1,0 +1,36 @@
+"""STATUS of the bridge plugin: could an ADD succeed now?"""
+
+from __future__ import annotations
+
+from pycni.cni.errors import CniError, Code
+from pycni.host import rtnl
+from pycni.host.firewall import open_firewall
+from pycni.ipam import delegate
+from pycni.plugins.bridge import plan
+from pycni.plugins.bridge.conf import BridgeConf
+from pycni.store import open_store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+
+
+def status(call: Call, netconf: NetConf) -> None:
+    """STATUS: CniError 50 where an ADD could not succeed now."""
+    conf = BridgeConf.parse(netconf, call)
+    try:
+        with rtnl.Netlink() as host:
+            link = host.link(conf.bridge)
+    except OSError as failure:
+        raise CniError(Code.NOT_AVAILABLE, f"rtnetlink is not usable: {failure.strerror}") from failure
+    if link is not None and link.kind != "bridge":
+        raise CniError(Code.NOT_AVAILABLE, f'"{conf.bridge}" already exists but is not a bridge')
+    if plan.needs_firewall(conf):
+        try:
+            open_firewall(conf.backend).close()
+        except CniError as failure:
+            raise CniError(Code.NOT_AVAILABLE, failure.msg, failure.details) from failure
+    if conf.ipam:
+        with open_store() as store:
+            delegate.ask("STATUS", call, netconf, store)

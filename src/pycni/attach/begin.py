@@ -1,0 +1,80 @@
+"""Begin an ADD: the write-ahead record that lets DEL, the next ADD or GC clean up whatever happens next."""
+
+from __future__ import annotations
+
+import time
+
+from pycni.cni.errors import CniError, Code
+from pycni.host import netns, rtnl
+from pycni.store.attachments import Record
+from pycni.store.boot import boot_id, own_process, process_alive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+    from pycni.cni.names import Attachment
+    from pycni.store import Store
+
+
+def begin(store: Store, attachment: Attachment, call: Call, conf: NetConf, fresh: Record) -> Record:
+    """Write *fresh* (see new_record) into the store, after settling what an earlier ADD of the same id left.
+
+    Raises CniError 105 where that attachment is alive, 11 where another process is still at it.
+    """
+    old = store.attachments.get(attachment)
+    if old is not None:
+        from pycni.attach.release import release_record
+
+        refuse_if_alive(old)
+        release_record(store, old, call.executable)
+    store.attachments.begin(fresh)
+    return fresh
+
+
+def new_record(attachment: Attachment, call: Call, conf: NetConf, plugin: str, netns_id: str) -> Record:
+    """The record of an ADD at its very start; the plugin adds what it is going to own."""
+    pid, started = own_process()
+    return Record(
+        attachment=attachment,
+        plugin=plugin,
+        state="adding",
+        pid=pid,
+        pid_start=started,
+        boot_id=boot_id(),
+        netns=call.netns,
+        netns_id=netns_id,
+        conf=conf.raw.decode(),
+        cni_args=call.args,
+        cni_path=call.path,
+        created=time.time(),
+    )
+
+
+def refuse_if_alive(record: Record) -> None:
+    """CniError where the record stands for something that works or is being worked on."""
+    if record.boot_id != boot_id():
+        return
+    if record.state != "ready":
+        if process_alive(record.pid, record.pid_start) and record.pid != own_process()[0]:
+            raise CniError(
+                Code.TRY_AGAIN,
+                f"{record.attachment.owner} is being worked on by process {record.pid}",
+                "try again when that call has ended",
+            )
+        return
+    if is_live(record):
+        host_link = record.host_links[0] if record.host_links else ""
+        raise CniError(
+            Code.ALREADY_ATTACHED,
+            f'container veth name ("{record.attachment.ifname}") peer provided ("{host_link}") already exists',
+            f"{record.attachment.owner} has been attached before: DEL it first",
+        )
+
+
+def is_live(record: Record) -> bool:
+    """Whether the container's namespace and the host's link of this record both still exist."""
+    if record.boot_id != boot_id() or not netns.exists(record.netns, record.netns_id):
+        return False
+    with rtnl.Netlink() as host:
+        return all(host.link(name) is not None for name in record.host_links)

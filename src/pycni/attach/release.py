@@ -1,0 +1,121 @@
+"""Take an attachment away: links, firewall elements, addresses, record. Everything is tried, errors are collected.
+
+The record names all that is owned, so neither the namespace nor the network's configuration is needed any more.
+"""
+
+from __future__ import annotations
+
+from pycni.cni.conf import parse_conf
+from pycni.cni.env import Call
+from pycni.cni.errors import CniError, Code
+from pycni.host import links
+from pycni.host.firewall import open_firewall
+from pycni.ipam import delegate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.conf import NetConf
+    from pycni.cni.names import Attachment
+    from pycni.firewall.rules import AttachmentRules, NetworkRules
+    from pycni.store import Store
+    from pycni.store.attachments import Record
+
+
+def release(
+    store: Store, attachment: Attachment, call: Call, conf: NetConf, removal: links.Removal | None = None
+) -> None:
+    """What DEL does; nothing to release is success. CniError 999 names all that could not be released.
+
+    *removal*: of the host links, where it has begun already.
+    """
+    record = store.attachments.get(attachment)
+    # The kernel waits for an RCU grace period (16 to 24 ms) before it answers: the rest is done meanwhile.
+    removal = removal or links.Removal(record.host_links if record else ())
+    failures: list[str] = []
+    try:
+        if record is not None:
+            _attempt(failures, "firewall", remove_rules, store, record)
+        if conf.ipam.text("type"):
+            _attempt(failures, "ipam", delegate.ask, "DEL", call, conf, store)
+    finally:
+        failures += removal.wait()
+    if failures:
+        raise CniError(
+            Code.INTERNAL,
+            f"{attachment.owner} is not wholly released: {'; '.join(failures)}",
+            "the record stays: DEL again, or let GC finish it",
+        )
+    if record is not None:
+        store.attachments.remove(attachment)
+
+
+def release_record(store: Store, record: Record, executable: str = "") -> None:
+    """release() with everything taken from the record: for GC and for the next ADD of the same id.
+
+    *executable*: the file that was called, if one was (see Call).
+    """
+    owner = record.attachment
+    call = Call(
+        command="DEL",
+        container_id=owner.container_id,
+        netns=record.netns,
+        ifname=owner.ifname,
+        args=record.cni_args,
+        path=record.cni_path,
+        environ=environment_of(record),
+        executable=executable,
+    )
+    release(store, owner, call, parse_conf(record.conf.encode(), "DEL"))
+
+
+def environment_of(record: Record) -> tuple[tuple[str, str], ...]:
+    """The environment a delegate gets when no runtime is calling."""
+    owner = record.attachment
+    return (
+        ("CNI_COMMAND", "DEL"),
+        ("CNI_CONTAINERID", owner.container_id),
+        ("CNI_NETNS", record.netns),
+        ("CNI_IFNAME", owner.ifname),
+        ("CNI_ARGS", record.cni_args),
+        ("CNI_PATH", ":".join(record.cni_path)),
+    )
+
+
+def remove_rules(store: Store, record: Record) -> None:
+    """Remove the attachment's firewall elements; its network's and the whole table with the last that used them.
+
+    Under the store's lock: an ADD that begins meanwhile waits, then finds the table gone and makes it anew.
+    """
+    if not record.backend or record.backend == "none":
+        return
+    with store.transaction():
+        firewall = open_firewall(record.backend)
+        if not store.attachments.has_others_on_host(record.attachment):
+            firewall.remove_all()
+        elif store.attachments.has_others(record.attachment):
+            firewall.apply_delete(record.attachment_rules)
+        else:
+            others = store.attachments.rules_of_others(record.attachment)
+            firewall.apply_delete(record.attachment_rules, record.network_rules, others)
+        store.attachments.update(record.replace(state="deleting"))
+    firewall.close()
+
+
+def rules_of_others(store: Store, own: Record) -> list[tuple[NetworkRules, AttachmentRules]]:
+    """The firewall rules of every other attachment of *own*'s backend and boot: reads all records, so only for the ADD
+    that finds the whole ruleset gone."""
+    return [
+        (record.network_rules, record.attachment_rules)
+        for record in store.attachments.all()
+        if record.attachment != own.attachment
+        and (record.backend, record.boot_id, record.state) == (own.backend, own.boot_id, "ready")
+    ]
+
+
+def _attempt(failures: list[str], what: str, act: object, *args: object) -> None:
+    try:
+        act(*args)  # type: ignore[operator]
+    except CniError as failure:
+        failures.append(f"{what}: {failure.msg}" + (f" ({failure.details})" if failure.details else ""))
+    except OSError as failure:
+        failures.append(f"{what}: {failure.strerror or failure}")

@@ -1,0 +1,52 @@
+"""Take back an ADD that failed."""
+
+from __future__ import annotations
+
+from pycni.attach.release import release
+from pycni.cni.errors import CniError
+from pycni.host.apply import OF_BRIDGE, OF_HOST, take_back
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pycni.change.ops import Op
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+    from pycni.host.apply import Kernel
+    from pycni.store import Store
+    from pycni.store.attachments import Record
+
+
+def undo_add(
+    store: Store,
+    record: Record,
+    call: Call,
+    conf: NetConf,
+    *,
+    kernel: Kernel,
+    inverses: Sequence[Op],
+    keep_link: bool = False,
+) -> list[str]:
+    """Release what the record owns and do the *inverses*; what stays behind is returned as text.
+
+    *keep_link*: the kernel refused the link as existing, so the one of that name is not this ADD's. It may be that of
+    the same attachment, at work, after the state file was lost.
+
+    What others share goes back to what it was only where no other attachment of the bridge, or of this host, can rely
+    on it, decided under the store's lock: an ADD that begins meanwhile waits, and then finds what it needs missing and
+    makes it.
+    """
+    left: list[str] = []
+    try:
+        if keep_link:
+            store.attachments.update(record.replace(host_links=()))
+        release(store, record.attachment, call.replace(command="DEL"), conf)
+    except CniError as failure:
+        left.append(failure.msg)
+    with store.transaction():
+        keep: tuple[type[Op], ...] = OF_HOST if store.attachments.has_others_on_host(record.attachment) else ()
+        if store.attachments.has_others_on_bridge(record.attachment, record.bridge):
+            keep = (*OF_BRIDGE, *OF_HOST)
+        left += take_back(inverses, kernel, keep)
+    return left

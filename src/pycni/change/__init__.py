@@ -1,0 +1,1 @@
+"""What is to be changed on a host, as values: operations, plans made of them, and the difference of two states."""

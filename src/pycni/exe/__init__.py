@@ -1,0 +1,1 @@
+"""From an executable's start to its answer."""

@@ -1,0 +1,55 @@
+"""The plugins there are: names, protocol versions, where their commands live. Nothing is imported before its use."""
+
+from __future__ import annotations
+
+import sys
+
+from pycni.cni.value import Value
+from pycni.cni.versions import SUPPORTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+    from pycni.cni.result import Result
+
+_FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
+
+
+class Plugin(Value):
+    """One plugin; `drop_in` is the reference's name for it."""
+
+    name: str
+    drop_in: str
+    module: str  # with add, delete, check, gc and status, each (Call, NetConf); add returns the result
+    split: bool = False  # a package that has a module of the command's name for each: a call imports only its own
+    supported: tuple[str, ...] = SUPPORTED
+
+    def run(self, call: Call, conf: NetConf) -> Result | None:
+        """Carry out call.command; CniError or OSError where it fails."""
+        function = _FUNCTIONS[call.command]
+        name = self.module_of(function)
+        __import__(name)  # importlib would bring `warnings` along: half a millisecond of every call
+        result: Result | None = getattr(sys.modules[name], function)(call, conf)
+        return result
+
+    def module_of(self, function: str) -> str:
+        """The module that holds the command *function* ("add", "delete", …)."""
+        return f"{self.module}.{function}" if self.split else self.module
+
+
+PLUGINS = (
+    Plugin(name="bridge", drop_in="bridge", module="pycni.plugins.bridge", split=True),
+    Plugin(name="loopback", drop_in="loopback", module="pycni.plugins.loopback.plugin"),
+    Plugin(name="ipam", drop_in="host-local", module="pycni.ipam.executable"),
+    Plugin(name="static", drop_in="static", module="pycni.ipam.static_executable"),
+)
+
+
+def find_plugin(executable: str) -> Plugin | None:
+    """The plugin behind an executable's name: pycni-NAME, the drop-in name, or either behind a prefix and a dash."""
+    for plugin in PLUGINS:
+        for name in (f"pycni-{plugin.name}", plugin.drop_in):
+            if executable == name or executable.endswith(f"-{name}"):
+                return plugin
+    return None

@@ -1,0 +1,332 @@
+"""The one executor: it carries out a plan's operations and takes back what was done when one fails."""
+
+from __future__ import annotations
+
+import errno
+
+from pycni.change import ops
+from pycni.cni.errors import CniError, Code
+from pycni.host import arp, inet_messages, messages, netns, rtnl, sysctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from pycni.change.ops import Op
+    from pycni.host.firewall import Everyone, Firewall
+
+PORT_DEADLINE_S = 5.0  # linkwatch tells the bridge of a carrier within a second (link_watch.c); the rest is load
+DAD_DEADLINE_S = 10.0
+# Inverses of Ensure… operations, on which others may have come to rely: those of the same bridge, or all of the host.
+OF_BRIDGE = (ops.DeleteBridge, ops.RemoveAddress, ops.EnsureAddress, ops.SetPromiscuous)
+OF_HOST = (ops.EnsureSysctl,)
+
+
+def apply_plan(plan: Sequence[Op], kernel: Kernel, inverses: list[Op]) -> None:
+    """Do every operation and append the inverse of each to *inverses*; CniError for what the kernel refused.
+
+    An inverse is noted after its operation: EEXIST would be somebody else's object.
+    """
+    for op in plan:
+        back = kernel.do(op)
+        if back is not None:
+            inverses.append(back)
+
+
+def take_back(inverses: Sequence[Op], kernel: Kernel, keep: tuple[type[Op], ...]) -> list[str]:
+    """Do each inverse whatever the others do, but for the kinds *keep*; what failed is returned as text, for the
+    error's details."""
+    left: list[str] = []
+    for op in inverses:
+        if isinstance(op, keep):
+            continue
+        try:
+            kernel.do(op)
+        except (OSError, CniError) as failure:
+            left.append(f"left behind: {op}: {failure}")
+    return left
+
+
+class Kernel:
+    """The host's kernel as an executor of operations, for the duration of one call.
+
+    `container` is a descriptor of the container's namespace, None where the plan has no operation inside it.
+    """
+
+    def __init__(self, container: int | None, firewall: Firewall, everyone: Everyone | None = None) -> None:
+        """*everyone* gives the rules of the host's other attachments, which an ADD puts back where they are gone."""
+        self._fd = container
+        self._firewall = firewall
+        self._everyone = everyone
+        self.host = rtnl.Netlink()
+        self._inside: rtnl.Netlink | None = None
+        self._index: dict[tuple[str, str], int] = {}
+
+    def close(self) -> None:
+        self.host.close()
+        if self._inside is not None:
+            self._inside.close()
+
+    def do(self, op: Op) -> Op | None:
+        """Carry out one operation; its inverse, None where nothing was changed or nothing can be taken back."""
+        act: Callable[[Any], Op | None] = _ACTS[type(op)].__get__(self)
+        try:
+            return act(op)
+        except OSError as failure:
+            from pycni.host.kernel_words import kernel_error
+
+            raise kernel_error(op, failure) from failure
+
+    def link(self, where: str, name: str) -> rtnl.Link:
+        """CniError 999 when there is no such link."""
+        link = self._socket(where).link(name)
+        if link is None:
+            raise CniError(
+                Code.INTERNAL, f"link {name} is gone from the {where}", "something else removed it meanwhile"
+            )
+        self._index[where, name] = link.index
+        return link
+
+    def _socket(self, where: str) -> rtnl.Netlink:
+        if where == ops.HOST:
+            return self.host
+        if self._inside is None:
+            assert self._fd is not None, "the plan reaches into a container that the call does not name"
+            self._inside = rtnl.in_namespace(self._fd)
+        return self._inside
+
+    def _of(self, where: str, name: str) -> int:
+        return self._index.get((where, name)) or self.link(where, name).index
+
+    # ---- shared: bridge, gateway, sysctls ------------------------------------------------------------------------
+
+    def _ensure_bridge(self, op: ops.EnsureBridge) -> Op | None:
+        link = self.host.link(op.name)
+        made = link is None and self._create_bridge(op)
+        link = link or self.link(ops.HOST, op.name)
+        if link.kind != "bridge":
+            raise CniError(
+                Code.INVALID_CONFIG,
+                f'failed to create bridge "{op.name}": "{op.name}" already exists but is not a bridge',
+                f"it is a {link.kind or 'physical'} link: give the network another bridge name",
+            )
+        self._index[ops.HOST, op.name] = link.index
+        if not made:
+            self._adopt_bridge(op, link)
+        if op.promiscuous and not link.promiscuous:
+            self.host.request(messages.set_link(link.index, promisc=True))
+            if not made:
+                return ops.SetPromiscuous(op.name, on=False)
+        return ops.DeleteBridge(op.name) if made else None
+
+    def _create_bridge(self, op: ops.EnsureBridge) -> bool:
+        try:
+            self.host.request(
+                messages.new_bridge(op.name, mac=op.mac, vlan_filtering=op.vlan_filtering, up=True),
+                messages.set_link(op.name, mtu=op.mtu, alias=op.alias),
+            )
+        except FileExistsError:
+            return False  # another ADD was faster
+        except OSError as failure:
+            if getattr(failure, "position", 0):  # it was made, and refuses its MTU
+                self._delete_link(ops.DeleteLink(op.name))
+            raise
+        return True
+
+    def _adopt_bridge(self, op: ops.EnsureBridge, link: rtnl.Link) -> None:
+        if not link.up:
+            self.host.request(messages.set_link(link.index, up=True))
+        if not link.alias.startswith("pycni "):
+            # A bridge takes the lowest MAC among its ports unless one was set (br_stp_if.c): containers that come and
+            # go would change the gateway's address. Setting the one it has pins it.
+            self.host.request(messages.set_link(link.index, mac=link.mac))
+        if op.vlan_filtering and not link.vlan_filtering:
+            raise CniError(
+                Code.INVALID_CONFIG,
+                f'bridge "{op.name}" exists without VLAN filtering',
+                f"ip link set {op.name} type bridge vlan_filtering 1, or give this network another bridge",
+            )
+
+    def _delete_bridge(self, op: ops.DeleteBridge) -> None:
+        link = self.host.link(op.name)
+        if link is not None and not self.host.ports(link.index):
+            self._delete_link(ops.DeleteLink(op.name))
+
+    def _set_promiscuous(self, op: ops.SetPromiscuous) -> None:
+        self.host.request(messages.set_link(self._of(ops.HOST, op.name), promisc=op.on))
+
+    def _ensure_vlan_gateway(self, op: ops.EnsureVlanGateway) -> Op | None:
+        if self.host.link(op.name) is not None:
+            return None
+        peer = f"v{op.name}"[:15]
+        self.host.request(
+            messages.new_veth_pair_here(op.name, peer, master=self._of(ops.HOST, op.bridge), mtu=op.mtu, alias=op.alias)
+        )
+        try:
+            self._set_port_vlans(ops.SetPortVlans(peer, op.vlan, (), keep_default=False))
+        except OSError:
+            self._delete_link(ops.DeleteLink(op.name))
+            raise
+        return ops.DeleteBridge(op.name)  # shared like the bridge: it has no ports, but others may rely on it
+
+    def _ensure_address(self, op: ops.EnsureAddress) -> Op | None:
+        index = self._of(ops.HOST, op.link)
+        if op.address in self.host.addresses(index):
+            return None
+        try:
+            self.host.request(inet_messages.new_address(index, op.address, nodad=True))
+        except FileExistsError:
+            return None  # another ADD was faster
+        return ops.RemoveAddress(op.link, op.address)
+
+    def _remove_address(self, op: ops.RemoveAddress) -> Op | None:
+        try:
+            self.host.request(inet_messages.delete_address(self._of(ops.HOST, op.link), op.address))
+        except OSError as failure:
+            if failure.errno != errno.EADDRNOTAVAIL:
+                raise
+            return None
+        return ops.EnsureAddress(op.link, op.address)
+
+    def _ensure_sysctl(self, op: ops.EnsureSysctl) -> Op | None:
+        before = sysctl.read(op.key)
+        if before is None and op.optional:
+            return None
+        if before == op.value:
+            return None
+        sysctl.write(op.key, op.value)
+        return None if before is None else ops.EnsureSysctl(op.key, before, optional=True)
+
+    # ---- owned: the veth pair, its port, the container's side ----------------------------------------------------
+
+    def _create_veth(self, op: ops.CreateVeth) -> Op:
+        assert self._fd is not None
+        pair = messages.new_veth(
+            host=op.host,
+            peer=op.ifname,
+            netns_fd=self._fd,
+            master=self._of(ops.HOST, op.bridge) if op.bridge else 0,
+            mtu=op.mtu,
+            peer_mac=op.mac,
+        )
+        try:
+            self.host.request(pair, messages.set_link(op.host, alias=op.alias))
+        except OSError as failure:
+            if getattr(failure, "position", 0):  # it was made, and refuses its alias
+                self._delete_link(ops.DeleteLink(op.host))
+            raise
+        return ops.DeleteLink(op.host)
+
+    def _delete_link(self, op: ops.DeleteLink) -> None:
+        try:
+            self.host.request(messages.delete_link(op.name))
+        except OSError as failure:
+            if failure.errno != errno.ENODEV:
+                raise
+
+    def _set_port(self, op: ops.SetPort) -> None:
+        index = self._of(ops.HOST, op.link)
+        self.host.request(messages.bridge_port(index, hairpin=op.hairpin, isolated=op.isolated))
+
+    def _set_port_vlans(self, op: ops.SetPortVlans) -> None:
+        index = self._of(ops.HOST, op.link)
+        if op.native:
+            self.host.request(messages.bridge_vlan(index, op.native, pvid=True, untagged=True))
+        if not op.keep_default and op.native != 1:
+            self.host.request(messages.bridge_vlan(index, 1, delete=True))
+        for low, high in op.trunk:
+            self.host.request(messages.bridge_vlan(index, low, vid_end=high))
+
+    def _set_sysctl(self, op: ops.SetSysctl) -> None:
+        assert self._fd is not None
+        netns.inside(self._fd, self._write_sysctl, op)
+
+    @staticmethod
+    def _write_sysctl(op: ops.SetSysctl) -> None:
+        if not (op.optional and sysctl.read(op.key) is None):
+            sysctl.write(op.key, op.value)
+
+    def _add_address(self, op: ops.AddAddress) -> None:
+        index = self._of(ops.CONTAINER, op.link)
+        self._socket(ops.CONTAINER).request(inet_messages.new_address(index, op.address, nodad=not op.dad))
+
+    def _set_up(self, op: ops.SetUp) -> None:
+        self._socket(op.where).request(messages.set_link(self._of(op.where, op.link), up=True))
+
+    def _add_route(self, op: ops.AddRoute) -> None:
+        route = op.route
+        self._socket(ops.CONTAINER).request(
+            inet_messages.new_route(
+                route.dst,
+                gw=route.gw,
+                oif=self._of(ops.CONTAINER, op.link),
+                metric=route.priority,
+                table=route.table if route.table is not None else inet_messages.RT_TABLE_MAIN,
+                scope=route.scope,
+                mtu=route.mtu,
+                advmss=route.advmss,
+                # A container on two networks has two default routes; the newest is used, as with the reference.
+                prepend=True,
+            )
+        )
+
+    def _await_port(self, op: ops.AwaitPort) -> None:
+        index = self._of(ops.HOST, op.link)
+        state = self.host.wait_port_forwarding(index, PORT_DEADLINE_S)
+        if state is not None:
+            raise CniError(
+                Code.INTERNAL,
+                f"bridge port in error state: {state}",
+                f"{op.link} does not forward after {PORT_DEADLINE_S:g} s: is spanning tree on, or the bridge down?",
+            )
+
+    def _await_dad(self, op: ops.AwaitDad) -> None:
+        socket = self._socket(ops.CONTAINER)
+        duplicate = socket.wait_dad(self._of(ops.CONTAINER, op.link), DAD_DEADLINE_S)
+        if duplicate is not None:
+            raise CniError(
+                Code.ADDRESS_TAKEN, f"{duplicate} is in use by another host on the link (DAD)", "pick another"
+            )
+
+    def _forget_neighbours(self, op: ops.ForgetNeighbours) -> None:
+        index = self._of(ops.HOST, op.link)
+        for address in op.addresses:
+            try:
+                self.host.request(inet_messages.delete_neighbour(index, address))
+            except FileNotFoundError:
+                pass  # the host never spoke to that address
+
+    def _announce(self, op: ops.Announce) -> None:
+        assert self._fd is not None
+        link = self.link(ops.CONTAINER, op.link)
+        netns.inside(self._fd, arp.announce, link.index, link.mac, op.addresses)
+
+    # ---- firewall ------------------------------------------------------------------------------------------------
+
+    def _apply_firewall(self, op: ops.ApplyFirewall) -> None:
+        self._firewall.apply_add(op.network, op.attachment, self._everyone)
+
+
+_ACTS: dict[type[Op], Any] = {
+    ops.EnsureBridge: Kernel._ensure_bridge,
+    ops.DeleteBridge: Kernel._delete_bridge,
+    ops.SetPromiscuous: Kernel._set_promiscuous,
+    ops.EnsureVlanGateway: Kernel._ensure_vlan_gateway,
+    ops.EnsureAddress: Kernel._ensure_address,
+    ops.RemoveAddress: Kernel._remove_address,
+    ops.EnsureSysctl: Kernel._ensure_sysctl,
+    ops.CreateVeth: Kernel._create_veth,
+    ops.DeleteLink: Kernel._delete_link,
+    ops.SetPort: Kernel._set_port,
+    ops.SetPortVlans: Kernel._set_port_vlans,
+    ops.SetSysctl: Kernel._set_sysctl,
+    ops.AddAddress: Kernel._add_address,
+    ops.SetUp: Kernel._set_up,
+    ops.AddRoute: Kernel._add_route,
+    ops.AwaitPort: Kernel._await_port,
+    ops.AwaitDad: Kernel._await_dad,
+    ops.ForgetNeighbours: Kernel._forget_neighbours,
+    ops.Announce: Kernel._announce,
+    ops.ApplyFirewall: Kernel._apply_firewall,
+}

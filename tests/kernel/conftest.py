@@ -1,0 +1,63 @@
+"""The plugins' executables, installed once for all tests into a directory that every host sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from netns_fixtures import Container, Host, Outside
+from pycni.cli.launcher import compile_package, interpreter, launcher_text, package_parent
+from tests.kernel.bridge_lab import Lab
+
+NAMES = ("bridge", "loopback", "host-local", "static", "pycni-bridge", "pycni-ipam", "pycni-loopback", "pycni-static")
+
+
+@pytest.fixture(scope="session")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CNI_PATH directory: one launcher under every name."""
+    directory = tmp_path_factory.mktemp("cni")
+    compile_package(package_parent())
+    launcher = directory / NAMES[0]
+    launcher.write_text(launcher_text(interpreter(), package_parent()))
+    launcher.chmod(0o755)
+    for name in NAMES[1:]:
+        os.link(launcher, directory / name)
+    return directory
+
+
+@pytest.fixture
+def lab(host: Host, plugins: Path) -> Lab:
+    """A fresh host with the plugins, without a way out (ask for `outside` besides)."""
+    return Lab(host, plugins)
+
+
+@pytest.fixture
+def boxes(host: Host) -> Callable[[int], list[Container]]:
+    """Makes that many containers on `host`: c1, c2, …"""
+
+    def make(count: int) -> list[Container]:
+        have = len(host.containers)
+        return [host.container(f"c{have + number + 1}") for number in range(count)]
+
+    return make
+
+
+@pytest.fixture
+def c1(host: Host) -> Container:
+    """The namespace of a container with the id c1."""
+    return host.container("c1")
+
+
+@pytest.fixture
+def c2(host: Host) -> Container:
+    """The namespace of a container with the id c2."""
+    return host.container("c2")
+
+
+@pytest.fixture
+def wide(lab: Lab, outside: Outside) -> Lab:
+    """`lab` with the world outside behind its uplink."""
+    return lab

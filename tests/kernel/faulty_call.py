@@ -1,0 +1,86 @@
+"""A plugin call that is killed, or gets an error, at one of its steps. test_faults.py runs this file as a process.
+
+usage: faulty_call.py EXECUTABLE PACKAGE_PARENT ACTION NUMBER, the rest as for the executable.
+
+Every step has two events, "before" and "after" it. ACTION "list" writes the events to stderr, one a line; "kill" ends
+the process at event NUMBER by SIGKILL, "interrupt" sends it SIGINT there; "fail" lets that step fail with EIO.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from typing import Any
+
+
+class Steps:
+    def __init__(self, action: str, number: int) -> None:
+        self._action = action
+        self._number = number
+        self._events = 0
+
+    def wrap(self, owner: Any, name: str) -> None:
+        """Make every call of *owner*.*name* a step."""
+        original = getattr(owner, name)
+
+        def step(*args: Any, **named: Any) -> Any:
+            what = (
+                f"{name} {type(args[1]).__name__}" if name == "do" else f"{name} {args[0]}" if name == "ask" else name
+            )
+            self._event(f"before {what}", args)
+            answer = original(*args, **named)
+            self._event(f"after {what}", ())
+            return answer
+
+        setattr(owner, name, step)
+
+    def _event(self, what: str, args: tuple[Any, ...]) -> None:
+        if self._action == "list":
+            sys.stderr.write(f"{what}\n")
+        elif self._events == self._number:
+            if self._action == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._events += 1
+            if self._action == "interrupt":
+                signal.raise_signal(signal.SIGINT)
+            else:
+                self._fail(what, args)
+        self._events += 1
+
+    def _fail(self, what: str, args: tuple[Any, ...]) -> None:
+        from pycni.host.kernel_words import kernel_error
+
+        failure = OSError(errno.EIO, "planted")
+        if what.startswith("before do "):
+            raise kernel_error(args[1], failure) from failure  # as Kernel.do tells it
+        raise failure
+
+
+def main() -> int:
+    executable, parent, action, number = sys.argv[1:5]
+    sys.argv[:] = [executable]
+    sys.path.append(parent)
+    from pycni.exe import run
+    from pycni.host.apply import Kernel
+    from pycni.host.iptables_firewall import IptablesFirewall
+    from pycni.host.links import Removal
+    from pycni.host.nftables import NftFirewall
+    from pycni.ipam import delegate
+    from pycni.store.attachments import Attachments
+
+    steps = Steps(action, int(number))
+    steps.wrap(Kernel, "do")
+    steps.wrap(Removal, "_remove_one")
+    steps.wrap(delegate, "ask")
+    for firewall in (NftFirewall, IptablesFirewall):
+        steps.wrap(firewall, "apply_delete")
+        steps.wrap(firewall, "remove_all")
+    for name in ("begin", "update", "commit", "remove"):
+        steps.wrap(Attachments, name)
+    return run.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

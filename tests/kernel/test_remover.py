@@ -1,0 +1,44 @@
+"""Links that leave together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from netns_fixtures import Namespace
+from pycni.host import messages, rtnl
+from pycni.host.remover import LEAVING, Remover
+
+pytestmark = pytest.mark.needs("root", "kernel:veth")
+
+
+def test_everything_asked_for_is_gone_when_wait_returns(make_namespace: Callable[..., Namespace]) -> None:
+    """Also from several callers at once, with names that never existed among them; other links stay."""
+    namespace = make_namespace()
+    namespace.ip_batch(*(f"link add a{i} type veth peer name b{i}" for i in range(6)))
+
+    def remove() -> list[list[str]]:
+        remover = Remover()
+        requests = [remover.remove([f"a{i}", f"never{i}"]) for i in range(5)]
+        return [request.wait() for request in requests]
+
+    # a thread that is started inside stays inside
+    assert namespace.in_namespace(remove) == [[]] * 5
+    assert sorted(set(namespace.links()) - {"lo"}) == ["a5", "b5"]
+
+
+def test_a_group_is_removed_by_one_request(make_namespace: Callable[..., Namespace]) -> None:
+    """delete_group takes exactly the links of the group; an empty group is ENODEV."""
+    namespace = make_namespace()
+    namespace.ip_batch("link add x0 type veth peer name x1", "link add x2 type veth peer name x3")
+
+    def group() -> None:
+        with rtnl.Netlink() as host:
+            host.request(messages.set_link("x0", group=LEAVING))
+            host.request(messages.delete_group(LEAVING))
+            with pytest.raises(OSError, match="No such device"):
+                host.request(messages.delete_group(LEAVING))
+
+    namespace.in_namespace(group)
+    assert sorted(set(namespace.links()) - {"lo"}) == ["x2", "x3"]
