@@ -56,7 +56,7 @@ def _lease(store: Store, record: Record, call: Call, netconf: NetConf, conf: Bri
         return delegate.ask("ADD", call, netconf, store) or Result()
     except (CniError, OSError):
         # Nothing was leased, nothing was made. A DEL might fail just as the ADD did, and the record would stay.
-        store.attachments.remove(record.attachment)
+        store.attachments.remove(record)
         raise
 
 

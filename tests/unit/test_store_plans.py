@@ -82,7 +82,7 @@ def test_add_and_delete_search_indexes(store: Recording) -> None:
     store.attachments.update(record)
     store.attachments.commit(attachment, "{}")
     store.attachments.has_others(attachment)
-    store.attachments.remove(attachment)
+    store.attachments.remove(record)
 
     searched = [sql for sql in store.statements if sql.split()[0] in ("SELECT", "UPDATE", "DELETE", "INSERT")]
     plans = {sql: store.plan(sql) for sql in searched}

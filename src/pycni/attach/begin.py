@@ -26,7 +26,7 @@ def begin(store: Store, attachment: Attachment, call: Call, conf: NetConf, fresh
     if old is not None:
         from pycni.attach.release import release_record
 
-        refuse_if_alive(old)
+        refuse_if_alive(old, fresh.netns_id)
         release_record(store, old, call.executable)
     store.attachments.begin(fresh)
     return fresh
@@ -51,8 +51,8 @@ def new_record(attachment: Attachment, call: Call, conf: NetConf, plugin: str, n
     )
 
 
-def refuse_if_alive(record: Record) -> None:
-    """CniError where the record stands for something that works or is being worked on."""
+def refuse_if_alive(record: Record, netns_id: str) -> None:
+    """CniError where the record stands for something that works or is being worked on; *netns_id*: the new ADD's."""
     if record.boot_id != boot_id():
         return
     if record.state != "ready":
@@ -63,7 +63,7 @@ def refuse_if_alive(record: Record) -> None:
                 "try again when that call has ended",
             )
         return
-    if is_live(record):
+    if is_live(record, netns_id):
         host_link = record.host_links[0] if record.host_links else ""
         raise CniError(
             Code.ALREADY_ATTACHED,
@@ -72,9 +72,9 @@ def refuse_if_alive(record: Record) -> None:
         )
 
 
-def is_live(record: Record) -> bool:
-    """Whether the container's namespace and the host's link of this record both still exist."""
-    if record.boot_id != boot_id() or not netns.exists(record.netns, record.netns_id):
+def is_live(record: Record, netns_id: str) -> bool:
+    """Whether the container's namespace and the host's link of this record both still exist; *netns_id* does."""
+    if record.netns_id != netns_id and not netns.exists(record.netns, record.netns_id):
         return False
     with rtnl.Netlink() as host:
         return all(host.link(name) is not None for name in record.host_links)

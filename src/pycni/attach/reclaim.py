@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from pycni.attach.liveness import is_abandoned, is_dead
 from pycni.attach.release import release_record
 from pycni.change import ops
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import alias, bridge_alias
-from pycni.host import netns
+from pycni.host import rtnl
 from pycni.host.apply import Kernel
 from pycni.host.firewall import NoFirewall
-from pycni.store.boot import boot_id, process_alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ def reclaim(store: Store, call: Call, conf: NetConf) -> None:
     """
     valid = conf.valid_attachments
     failures: list[str] = []
-    for record in store.attachments.all(network=conf.name):
-        if (is_dead(record) if valid is None else record.attachment not in valid) and not _busy(record):
-            try:
-                release_record(store, record, call.executable)
-            except CniError as failure:
-                failures.append(failure.msg)
+    with rtnl.Netlink() as host:
+        records = store.attachments.all(network=conf.name)
+        unwanted = [one for one in records if (is_dead(one, host) if valid is None else _is_over(one, valid))]
+    for record in unwanted:
+        try:
+            release_record(store, record, call.executable)
+        except CniError as failure:
+            failures.append(failure.msg)
     if valid is not None:
         with store.transaction():
             try:
@@ -43,18 +45,9 @@ def reclaim(store: Store, call: Call, conf: NetConf) -> None:
         raise CniError(Code.INTERNAL, f"not everything was reclaimed: {'; '.join(failures)}", "GC again finishes it")
 
 
-def is_dead(record: Record) -> bool:
-    """Of another boot, with its namespace gone, or half made by a process that is no more."""
-    if record.boot_id != boot_id():
-        return True
-    if record.state != "ready":
-        return not process_alive(record.pid, record.pid_start)
-    return not netns.exists(record.netns, record.netns_id)
-
-
-def _busy(record: Record) -> bool:
-    """Half made by a process that still runs: its own business."""
-    return record.state != "ready" and not is_dead(record)
+def _is_over(record: Record, valid: tuple[Attachment, ...]) -> bool:
+    """Not listed, and not half made by a process that still runs: that is its own business."""
+    return record.attachment not in valid and (record.state == "ready" or is_abandoned(record))
 
 
 def remove_strays(store: Store, network: str, valid: tuple[Attachment, ...]) -> None:

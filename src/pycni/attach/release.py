@@ -46,7 +46,7 @@ def release(
             "the record stays: DEL again, or let GC finish it",
         )
     if record is not None:
-        store.attachments.remove(attachment)
+        store.attachments.remove(record)
 
 
 def release_record(store: Store, record: Record, executable: str = "") -> None:

@@ -48,7 +48,7 @@ class SetPromiscuous(Op):
 
 
 class EnsureVlanGateway(Op):
-    """The veth pair whose host end `name` carries the gateway addresses of one VLAN of the bridge (kernel: bridge.c)."""
+    """The veth pair whose host end `name` carries the gateway addresses of one VLAN of the bridge."""
 
     bridge: str
     name: str

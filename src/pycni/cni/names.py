@@ -110,10 +110,10 @@ def _sha256_hex(data: bytes) -> str:
     # name is asked by version, because an import that fails searches all of sys.path every time.
     try:
         if sys.version_info >= (3, 12):
-            from _sha2 import sha256  # noqa: PLC0415
+            from _sha2 import sha256
         else:
-            from _sha256 import sha256  # noqa: PLC0415
+            from _sha256 import sha256
     except ImportError:  # an interpreter built without its own hashes
-        from hashlib import sha256  # noqa: PLC0415
+        from hashlib import sha256
     digest: str = sha256(data).hexdigest()
     return digest

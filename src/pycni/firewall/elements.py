@@ -50,6 +50,13 @@ def decode_elements(spec: SetType, data: bytes) -> Iterator[Element]:
             yield Element(spec.name, _key(spec, first, last), _comment(found.get(USERDATA, b"")))
 
 
+def comments(data: bytes) -> Iterator[str]:
+    """The comments of the elements in a list attribute, "" for one that has none; of sets of any type."""
+    for kind, payload in each_attribute(data):
+        if kind == LIST_ELEM:
+            yield _comment(dict(each_attribute(payload)).get(USERDATA, b""))
+
+
 def _bounds(field: str, part: str) -> tuple[bytes, bytes]:
     """The first and the last value that *part* stands for, padded."""
     if field in ("ipv4_addr", "ipv6_addr"):

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
         def missing(self, network: NetworkRules, attachment: AttachmentRules) -> tuple[str, ...]:
             """What of an attachment's rules is not in the kernel, in words; () if all of it is."""
 
+        def repair(self) -> None:
+            """Make sure that the next apply_add also puts back rules that somebody removed from chains of ours."""
+
         def owners(self) -> frozenset[str]:
             """The owners (attachments, or networks where rules are per network) that have rules now."""
 
@@ -103,6 +106,9 @@ class NoFirewall:
 
     def missing(self, network: NetworkRules, attachment: AttachmentRules) -> tuple[str, ...]:
         return ()
+
+    def repair(self) -> None:
+        pass
 
     def owners(self) -> frozenset[str]:
         return frozenset()

@@ -98,6 +98,9 @@ class IptablesFirewall:
             for unit in tool.absent(units_of(network, VERSIONS[tool.family]))
         )
 
+    def repair(self) -> None:
+        pass  # apply_add looks at every chain it needs
+
     def owners(self) -> frozenset[str]:
         return frozenset(name for tool in self._tools() for name in tool.owned_networks())
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import _thread
 import fcntl
 import os
 import sys
+
+# The C module: the one around it makes enums of all signals at every start, 2 ms.
+from _signal import SIG_BLOCK, SIG_SETMASK, SIGKILL, pthread_sigmask, valid_signals
 
 from pycni.cni.errors import CniError, Code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _thread import LockType
     from collections.abc import Callable
-    from typing import Any, ParamSpec, TypeVar
+    from typing import ParamSpec, TypeVar
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -65,37 +66,34 @@ def exists(path: str, identity: str) -> bool:
 def inside(fd: int, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
     """What *function* answers, or raises, when run inside the namespace of *fd*.
 
-    It runs on a thread of its own that ends with it: setns moves the calling thread only, and a thread that failed to
-    move back would do everything after in the wrong namespace. Sockets opened inside stay inside, and /proc/sys/net is
-    that of the thread's namespace. An interrupt (KeyboardInterrupt) of the caller is held until *function* has ended.
+    setns moves the calling thread only, and moves it back before this returns. Sockets opened inside stay inside, and
+    /proc/sys/net is that of the thread's namespace. Signals to the calling thread are held until *function* has ended:
+    a KeyboardInterrupt on the way back would leave the thread where it is. (A thread made for each visit would be as
+    safe, and costs a fifth of an ADD: 0.12 ms each, and more where other threads want the interpreter.)
     """
-    ended = _thread.allocate_lock()
-    ended.acquire()
-    outcome: list[Any] = []  # the answer, or None and the exception
-    _thread.start_new_thread(_run, (_setns(), fd, lambda: function(*args, **named), outcome, ended))
+    move = _setns()
+    home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        ended.acquire()
-    except BaseException:
-        ended.acquire()
-        raise
-    if len(outcome) == 1:
-        answer: T = outcome.pop()
-        return answer
-    failure = outcome.pop()
-    try:
-        raise failure
+        before = pthread_sigmask(SIG_BLOCK, valid_signals())
+        try:
+            move(fd)
+            try:
+                return function(*args, **named)
+            finally:
+                _go_home(move, home)
+        finally:
+            pthread_sigmask(SIG_SETMASK, before)
     finally:
-        del failure  # its traceback holds this frame: the cycle would keep all that hangs on it open until a collection
+        os.close(home)
 
 
-def _run(move: Callable[[int], None], fd: int, work: Callable[[], T], outcome: list[Any], ended: LockType) -> None:
+def _go_home(move: Callable[[int], None], home: int) -> None:
     try:
-        move(fd)
-        outcome.append(work())
-    except BaseException as failure:
-        outcome.extend((None, failure))
-    finally:
-        ended.release()
+        move(home)
+    except OSError:
+        # Whatever this thread did next would be done to the container. A process that dies here leaves its record in
+        # the store, and the next call cleans up.
+        os.kill(os.getpid(), SIGKILL)
 
 
 def _identity(status: os.stat_result) -> str:

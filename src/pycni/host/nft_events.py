@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import _socket
 
+from pycni.cni.value import Value
+from pycni.firewall import elements
 from pycni.host import netlink
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
 NFNLGRP_NFTABLES = 7  # linux/netfilter/nfnetlink.h
 NFNL_SUBSYS_NFTABLES = 10
-NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE = 2, 5, 8  # linux/netfilter/nf_tables.h
-NFTA_TABLE_NAME = 1  # the same number as NFTA_CHAIN_TABLE and NFTA_RULE_TABLE
+NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET = 2, 5, 8, 11  # linux/netfilter/nf_tables.h
+NFT_MSG_DELSETELEM = 14
+NFTA_TABLE_NAME = 1  # and NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE
+NFTA_SET_ELEM_LIST_ELEMENTS = 3
 _NFGENMSG = 4  # family, version, resource id
 
 
@@ -26,16 +30,32 @@ def listen() -> _socket.socket:
     return sock
 
 
-def tables_hurt(data: bytes) -> set[str]:
-    """The names of the tables that lost themselves, a chain or a rule according to a datagram of that socket."""
-    found: set[str] = set()
+class Losses(Value):
+    """What somebody removed: *tables* that are gone or lost a chain, a rule or a set, and elements of sets.
+
+    owners: of the elements, as their comments say; "" stands for those that belong to no single attachment.
+    """
+
+    tables: frozenset[str] = frozenset()
+    owners: frozenset[str] = frozenset()
+
+
+def losses(data: bytes, table: str) -> Losses:
+    """The losses that a datagram of that socket tells of; elements only those of *table*."""
+    tables: set[str] = set()
+    owners: set[str] = set()
     for offset, size in netlink.split(data):
         _, kind, *_ = netlink.HEADER.unpack_from(data, offset)
-        if kind in _LOSSES:
-            payload = data[offset + netlink.HEADER.size : offset + size]
-            name = dict(netlink.attributes(payload, _NFGENMSG)).get(NFTA_TABLE_NAME, b"")
-            found.add(netlink.to_text(name))
-    return found
+        if kind >> 8 != NFNL_SUBSYS_NFTABLES or kind & 0xFF not in _LOSSES:
+            continue
+        payload = data[offset + netlink.HEADER.size : offset + size]
+        found = dict(netlink.attributes(payload, _NFGENMSG))
+        name = netlink.to_text(found.get(NFTA_TABLE_NAME, b""))
+        if kind & 0xFF != NFT_MSG_DELSETELEM:
+            tables.add(name)
+        elif name == table:
+            owners.update(elements.comments(found.get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")))
+    return Losses(frozenset(tables), frozenset(owners))
 
 
-_LOSSES = {NFNL_SUBSYS_NFTABLES << 8 | kind for kind in (NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE)}
+_LOSSES = (NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM)

@@ -242,6 +242,12 @@ class NftFirewall:
         apart = [one for one in apart if element.set.startswith("local") or one.key[0] == element.key[0]]
         return bool(apart) and all(self._kernel.element(MAIN, one) is not None for one in apart)
 
+    def repair(self) -> None:
+        for table in (MAIN, GUARD):
+            if self._kernel.has_chain(table.family, table.name, table.marker()) and self._short_chains(table):
+                # What has no marker is made anew, with the elements it has.
+                self._kernel.batch([delete_chain(table.family, table.name, table.marker())])
+
     def owners(self) -> frozenset[str]:
         return frozenset(one.comment for table, one in self._everything() if one.comment)
 

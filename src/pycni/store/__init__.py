@@ -40,7 +40,7 @@ _kept: Any = None  # a thread-local with the attributes `store` and `file`, once
 def keep_open() -> None:
     """From now on each thread keeps the store it opens: opening is half a millisecond of a call that has three."""
     global _kept  # noqa: PLW0603 - a property of the process: the agent is resident, an executable is not
-    from _thread import _local  # noqa: PLC0415
+    from _thread import _local
 
     _kept = _local()
 

@@ -8,7 +8,7 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
 from pycni.cni.value import Value
 from pycni.firewall.rules import AttachmentRules, NetworkRules
-from pycni.store.boot import process_alive
+from pycni.store.boot import own_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ INSERT = f"INSERT INTO attachments ({_COLUMNS}) VALUES ({', '.join('?' * (len(_O
 UPDATE = f"UPDATE attachments SET {', '.join(f'{name} = ?' for name in _FIELDS)} WHERE {_IS_OWNER}"
 COMMIT = f"UPDATE attachments SET state = 'ready', result = ? WHERE {_IS_OWNER}"
 GET = f"SELECT {_COLUMNS} FROM attachments WHERE {_IS_OWNER}"
-REMOVE = f"DELETE FROM attachments WHERE {_IS_OWNER}"
+CLAIM = f"""UPDATE attachments SET state = 'deleting', pid = ?, pid_start = ?
+    WHERE {_IS_OWNER} AND state = ? AND created = ?"""
+REMOVE = f"DELETE FROM attachments WHERE {_IS_OWNER} AND created = ?"
 COUNT = "SELECT count(*) FROM attachments WHERE network = ?"
 # A record in state "deleting" has given back its rules. Two searches of the index, before and behind the own place in
 # it: "not equal" would walk the network's entries.
@@ -86,7 +88,7 @@ class Attachments:
     def begin(self, record: Record) -> None:
         """Write *record*; CniError (ALREADY_ATTACHED) when the attachment has one.
 
-        A record that a dead ADD left (`is_abandoned`) counts as well: undo what it made and remove it first.
+        A record that a dead ADD left counts as well: undo what it made and remove it first.
         """
         with self._store.transaction():
             old = self.get(record.attachment)
@@ -109,10 +111,16 @@ class Attachments:
         with self._store.transaction():
             self._store.run(COMMIT, (result, *_owner(attachment)))
 
-    def remove(self, attachment: Attachment) -> bool:
-        """Forget the attachment; whether there was a record."""
+    def claim(self, record: Record) -> bool:
+        """Take *record* over to delete it, unless somebody changed or replaced it since it was read."""
+        values = (*own_process(), *_owner(record.attachment), record.state, record.created)
         with self._store.transaction():
-            return self._store.run(REMOVE, _owner(attachment)) > 0
+            return self._store.run(CLAIM, values) > 0
+
+    def remove(self, record: Record) -> bool:
+        """Forget the attachment, unless the record is another's by now; whether it was there."""
+        with self._store.transaction():
+            return self._store.run(REMOVE, (*_owner(record.attachment), record.created)) > 0
 
     def get(self, attachment: Attachment) -> Record | None:
         rows = self._store.query(GET, _owner(attachment))
@@ -152,12 +160,6 @@ class Attachments:
     def _exists(self, sql: str, values: tuple[Any, ...]) -> bool:
         ((found,),) = self._store.query(sql, values)
         return bool(found)
-
-    def is_abandoned(self, record: Record) -> bool:
-        """Whether nobody works on *record* or uses it: from another boot, or its writer died half-way."""
-        if record.boot_id != self._store.boot_id:
-            return True
-        return record.state != "ready" and not process_alive(record.pid, record.pid_start)
 
 
 def _owner(attachment: Attachment) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ import os
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STATE, _START = 0, 19  # proc_pid_stat(5): fields 3 and 22, counted from behind the command name
+_started: dict[int, int] = {}  # of this process; another pid after a fork
 _GONE = (b"Z", b"X")  # exited: a zombie only waits for its parent
 
 
@@ -21,7 +22,10 @@ def boot_id() -> str:
 def own_process() -> tuple[int, int]:
     """Pid and start time (clock ticks since boot) of the calling process."""
     pid = os.getpid()
-    return pid, int(_stat_fields(pid)[_START])
+    start = _started.get(pid)
+    if start is None:
+        start = _started[pid] = int(_stat_fields(pid)[_START])
+    return pid, start
 
 
 def process_alive(pid: int, start: int) -> bool:

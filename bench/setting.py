@@ -1,0 +1,54 @@
+"""Under which circumstances figures were taken: without them they say nothing."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def read() -> dict[str, str]:
+    """Commit, date, machine, kernel, the plugins' interpreter, and the versions of what is compared with."""
+    return {
+        "commit": commit(),
+        "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
+        "machine": f"{os.cpu_count()} x {_cpu()}",
+        "kernel": platform.release(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
+        "reference": _said("dpkg-query", "-W", "-f", "${Package} ${Version}", "containernetworking-plugins"),
+        "iptables": _said("iptables", "-V"),
+    }
+
+
+def commit() -> str:
+    """The commit of the tree, marked where the tree has changes on top."""
+    head = _said("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+    changed = _said("git", "-C", str(ROOT), "status", "--porcelain", "--", "src", "plugins", "ipam", "portmap")
+    return f"{head} with changes" if changed and head != "unknown" else head
+
+
+def _said(*argv: str) -> str:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, "PATH": path})
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{key}: {value}\n" for key, value in read().items())

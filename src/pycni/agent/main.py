@@ -1,0 +1,232 @@
+"""`pycni agent`: start, serve, reconcile, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import pycni
+from pycni.agent import api, notify
+from pycni.agent.calls import Calls
+from pycni.agent.config import AT_START_ONLY, AgentConfig
+from pycni.agent.journal import Journal
+from pycni.agent.listener import Listener
+from pycni.agent.metrics import MetricsServer
+from pycni.agent.reconcile import DeadSince, Reconciled, reconcile
+from pycni.agent.server import Call, Server, refusal
+from pycni.cni.errors import CniError, Code
+from pycni.cni.names import Attachment
+from pycni.exe.wire import Answer
+from pycni.host import nft_events
+from pycni.host.links import remove_in_groups
+from pycni.store import keep_open, open_store
+
+TABLE = "pycni"
+FLUSH_PAUSE_S = 0.05  # a flush is many notices; and firewalld reloads in several steps
+READERS = 2  # threads for questions: apart from the calls', so that neither waits for the other
+SPARE_DESCRIPTORS = 256  # besides two for each client: its socket and the namespace that came with it
+
+T = TypeVar("T")
+Load = Callable[[], AgentConfig]
+
+
+class Agent:
+    """One agent; run() returns when it was told to stop and every call was answered."""
+
+    def __init__(self, load: Load, listener: Listener) -> None:
+        self._load = load
+        self.config = load()
+        self.listener = listener
+        self.journal = Journal(self.config.log_level)
+        self.started = time.time()
+        self.last: Reconciled | None = None
+        self.busy = 0  # plugin calls that are carried out or wait for a worker
+        self.server = Server(listener, self.config, self._handle)
+        self._pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="call")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
+        self._calls = Calls(self.journal)
+        self._api = api.Api(self)
+        self._dead_since = DeadSince()
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._admit_readers()
+        _allow_descriptors(2 * self.config.connections + SPARE_DESCRIPTORS)
+        metrics = MetricsServer(self) if self.config.metrics else None
+        events = self._listen_to_nft()
+        tasks = [asyncio.ensure_future(self._reconcile_for_ever()), asyncio.ensure_future(self._watchdog())]
+        about = {"version": pycni.__version__, "pid": os.getpid(), "socket": self.listener.path}
+        self.journal.note("info", event="started", **about)
+        notify.notify("READY=1", os.environ)
+        try:
+            await self.server.serve()
+        finally:
+            for task in tasks:
+                task.cancel()
+            if events is not None:
+                loop.remove_reader(events)
+                events.close()
+            if metrics is not None:
+                metrics.close()
+            for pool in (self._pool, self._readers, self._upkeep):
+                pool.shutdown()
+            self.journal.note("info", event="stopped", pid=os.getpid())
+
+    async def _handle(self, call: Call) -> Answer:
+        if call.request.executable == api.NAME:
+            return await self._api.answer(call)
+        if call.uid != 0:
+            return refusal(Code.ENVIRONMENT, f"uid {call.uid} may not call plugins: the agent does so for root only")
+        loop = asyncio.get_running_loop()
+        self.busy += 1
+        try:
+            return await loop.run_in_executor(self._pool, self._calls.run, call.request, call.netns_fd)
+        finally:
+            self.busy -= 1
+
+    async def read(self, look: Callable[..., T], *args: object) -> T:
+        """What *look* answers, on a thread for questions."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, look, *args)
+
+    def read_now(self, look: Callable[[], T]) -> T:
+        """The same for another thread than the loop's."""
+        return self._readers.submit(look).result()
+
+    # -- upkeep --------------------------------------------------------------------------------------------------------
+
+    async def reconcile_now(self) -> Reconciled:
+        """Compare store and kernel now; what was done, or why it could not be."""
+        done = await asyncio.get_running_loop().run_in_executor(self._upkeep, self._reconcile)
+        self.last = done
+        if done.restored or done.released or done.foreign or done.failures:
+            self.journal.note("warning", event="reconciled", **done.as_dict())
+        return done
+
+    def _reconcile(self) -> Reconciled:
+        began, now = time.monotonic(), time.time()
+        try:
+            with open_store() as store:
+                return reconcile(store, self.config.grace_s, now, self._dead_since, self._calls.alone_for)
+        except (CniError, OSError) as failure:
+            reason = str(failure)
+        except Exception as failure:  # a bug must not end the upkeep for ever, without a word
+            traceback.print_exception(failure)
+            reason = f"bug in pycni: {type(failure).__name__}: {failure}"
+        return Reconciled(at=now, ms=round((time.monotonic() - began) * 1000, 2), attachments=0, failures=(reason,))
+
+    async def _reconcile_for_ever(self) -> None:
+        while True:
+            self._wake.clear()
+            await self.reconcile_now()
+            try:
+                await asyncio.wait_for(self._wake.wait(), self.config.reconcile_s or None)
+                await asyncio.sleep(FLUSH_PAUSE_S)
+            except TimeoutError:
+                pass
+
+    def _listen_to_nft(self) -> socket.socket | None:
+        try:
+            raw = nft_events.listen()
+        except OSError as failure:
+            self.journal.note("warning", event="no-nft-events", msg=str(failure))
+            return None
+        events = socket.socket(fileno=raw.detach())
+        asyncio.get_running_loop().add_reader(events, self._nft_event, events)
+        return events
+
+    def _nft_event(self, events: socket.socket) -> None:
+        try:
+            lost = nft_events.losses(events.recv(1 << 18), TABLE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._wake.set()  # ENOBUFS: notices were lost, so look
+            return
+        if TABLE in lost.tables or (lost.owners and self._are_missed(lost.owners)):
+            self._wake.set()
+
+    def _are_missed(self, owners: frozenset[str]) -> bool:
+        """Whether removed elements were of somebody who is attached. Every DEL of ours removes some, which is no reason
+        to compare everything; one of a network's last attachment also those that nobody owns."""
+        if "" in owners:
+            return True
+        with open_store() as store:
+            records = (
+                store.attachments.get(Attachment(*owner.split("/"))) for owner in owners if owner.count("/") == 2
+            )
+            return any(record is not None and record.state == "ready" for record in records)
+
+    # -- systemd and signals -------------------------------------------------------------------------------------------
+
+    async def _watchdog(self) -> None:
+        interval = notify.watchdog_interval_s(os.environ, os.getpid())
+        while interval:
+            notify.notify("WATCHDOG=1", os.environ)
+            await asyncio.sleep(interval)
+
+    def _stop(self) -> None:
+        notify.notify("STOPPING=1", os.environ)
+        self._api.end()
+        self.server.stop()
+
+    def _reload(self) -> None:
+        try:
+            new = self._load()
+        except (CniError, OSError) as failure:
+            self.journal.note("error", event="reload-refused", msg=str(failure))
+            return
+        old = self.config.as_dict()
+        changed = {key for key, value in new.as_dict().items() if value != old[key]}
+        later = changed.intersection(AT_START_ONLY)
+        self.config = self.server.config = new.replace(**{key: old[key] for key in later})
+        self.journal.level = new.log_level
+        self._admit_readers()
+        _allow_descriptors(2 * new.connections + SPARE_DESCRIPTORS)
+        self.journal.note("info", event="reloaded", changed=sorted(changed - later), at_restart=sorted(later))
+        self._wake.set()  # with the new interval, and at once
+
+    def _admit_readers(self) -> None:
+        try:
+            self.listener.admit(self.config.readers)
+        except (CniError, OSError) as failure:
+            self.journal.note("error", event="no-readers", msg=str(failure))
+
+
+def run(load: Load) -> None:
+    """Serve until SIGTERM or SIGINT. *load* gives the configuration, now and at each SIGHUP.
+
+    OSError where the socket or the port for metrics cannot be had; CniError for a wrong configuration.
+    """
+    keep_open()
+    remove_in_groups()
+    inherited = notify.activated_socket(os.environ, os.getpid())
+    listener = Listener.activated(inherited) if inherited else Listener.made(load().socket)
+
+    async def serve() -> None:
+        await Agent(load, listener).run()
+
+    try:
+        asyncio.run(serve())
+    finally:
+        listener.close()
+
+
+def _allow_descriptors(number: int) -> None:
+    """1024 are the rule, and one for each client and its namespace would be refused at the thousandth."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,144 @@
+"""Compare what the store says with what the kernel has, put back what is ours, report the rest.
+
+Whole state against whole state, never increments: what was missed once is found the next time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from functools import partial
+
+from pycni.attach.liveness import is_abandoned, is_dead
+from pycni.attach.release import release_record, rules_of_others
+from pycni.cni.errors import CniError
+from pycni.cni.value import Value
+from pycni.host import rtnl
+from pycni.host.firewall import open_firewall
+from pycni.store import Store
+from pycni.store.attachments import Record
+from pycni.store.boot import own_process
+
+
+class Reconciled(Value):
+    """What one comparison did and found."""
+
+    at: float  # seconds since the epoch
+    ms: float
+    attachments: int
+    restored: tuple[str, ...] = ()  # firewall elements that were missing and are back
+    released: tuple[str, ...] = ()  # attachments whose namespace is gone
+    foreign: tuple[str, ...] = ()  # changes by others that only they can explain: reported, not touched
+    failures: tuple[str, ...] = ()
+
+
+Alone = Callable[[Record], AbstractContextManager[None]]
+
+
+class DeadSince:
+    """When each dead attachment was first seen so; another one of the same id is told apart by its creation."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, float], float] = {}
+
+    def is_due(self, record: Record, grace_s: float, now: float) -> bool:
+        """Whether the runtime had *grace_s* to DEL *record* itself."""
+        return now - self._seen.setdefault((record.attachment.owner, record.created), now) >= grace_s
+
+    def forget_all_but(self, dead: Iterable[Record]) -> None:
+        keys = {(record.attachment.owner, record.created) for record in dead}
+        self._seen = {key: since for key, since in self._seen.items() if key in keys}
+
+
+def reconcile(store: Store, grace_s: float, now: float, dead_since: DeadSince, alone: Alone) -> Reconciled:
+    """One comparison. *grace_s*: how long an attachment whose namespace is gone is left to the runtime's own DEL;
+    *alone*: keeps this process from working on the same attachment meanwhile."""
+    began = time.monotonic()
+    failures: list[str] = []
+    with rtnl.Netlink() as host:
+        dead = [record for record in store.attachments.all() if is_dead(record, host) or _was_left(record)]
+    dead_since.forget_all_but(dead)
+    due = [
+        record
+        for record in dead
+        if is_abandoned(record) or _was_left(record) or dead_since.is_due(record, grace_s, now)
+    ]
+    released = tuple(record.attachment.owner for record in due if _release(store, record, alone, failures))
+    records = store.attachments.all()
+    restored = restore_rules(store, records, failures)
+    return Reconciled(
+        at=now,
+        ms=round((time.monotonic() - began) * 1000, 2),
+        attachments=len(records),
+        restored=restored,
+        released=released,
+        foreign=foreign_changes(records, dead),
+        failures=tuple(failures),
+    )
+
+
+def _was_left(record: Record) -> bool:
+    """Deleted by this process, which failed in the middle; or it is at it, then `alone` waits and finds it gone."""
+    return record.state == "deleting" and (record.pid, record.pid_start) == own_process()
+
+
+def _release(store: Store, record: Record, alone: Alone, failures: list[str]) -> bool:
+    """Release a dead attachment; False where somebody else has, or where it failed."""
+    with alone(record):
+        if not store.attachments.claim(record):
+            return False
+        try:
+            release_record(store, record)
+        except (CniError, OSError) as failure:
+            failures.append(str(failure))
+            return False
+        return True
+
+
+def restore_rules(store: Store, records: tuple[Record, ...], failures: list[str]) -> tuple[str, ...]:
+    """Put back whatever of the attachments' rules is missing; the first of a flushed table brings all others along."""
+    restored: list[str] = []
+    for record in records:
+        if record.state != "ready" or record.backend in ("", "none"):
+            continue
+        try:
+            restored += [f"{record.attachment.owner}: {what}" for what in _restore(store, record)]
+        except (CniError, OSError) as failure:
+            failures.append(f"{record.attachment.owner}: {failure}")
+    return tuple(restored)
+
+
+def _restore(store: Store, record: Record) -> tuple[str, ...]:
+    firewall = open_firewall(record.backend)
+    try:
+        missing = firewall.missing(record.network_rules, record.attachment_rules)
+        if missing:
+            # Under the store's lock, and only what is still attached: a DEL may have removed these rules just now.
+            with store.transaction():
+                now = store.attachments.get(record.attachment)
+                if now is None or now.state != "ready":
+                    return ()
+                firewall.repair()
+                firewall.apply_add(now.network_rules, now.attachment_rules, partial(rules_of_others, store, now))
+        return missing
+    finally:
+        firewall.close()
+
+
+def foreign_changes(records: Iterable[Record], dead: Iterable[Record]) -> tuple[str, ...]:
+    """Host links that somebody else removed or took off their bridge, although the container still lives."""
+    with rtnl.Netlink() as host:
+        links = {link.name: link for link in host.links()}
+    gone = {record.attachment for record in dead}
+    found: list[str] = []
+    for record in records:
+        if record.state != "ready" or record.attachment in gone:
+            continue
+        for name in record.host_links:
+            link, bridge = links.get(name), links.get(record.bridge)
+            if link is None:
+                found.append(f"{record.attachment.owner}: host link {name} is gone")
+            elif bridge is not None and link.master != bridge.index:
+                found.append(f"{record.attachment.owner}: host link {name} is not on bridge {record.bridge}")
+    return tuple(found)

@@ -1,0 +1,104 @@
+"""What can be seen of a host's attachments: the records of the store beside the kernel. For `pycni` and for readers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pycni.cni.errors import CniError
+from pycni.cni.names import Attachment
+from pycni.cni.value import Value
+from pycni.host.netns import exists, open_netns
+from pycni.host.rtnl import Netlink, in_namespace
+from pycni.store import Lease, Record, Store
+from pycni.store.boot import boot_id, process_alive
+
+_SHOWN = ("plugin", "netns", "bridge", "host_links", "addresses", "cni_args", "result", "created")
+
+
+class Seen(Value):
+    """A record, and the links of it that the kernel has. *state*: see `state_of`."""
+
+    record: Record
+    state: str
+    links: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For readers: not the configuration, which may hold what is none of their business."""
+        fields = {name: getattr(self.record, name) for name in _SHOWN}
+        return {"attachment": self.record.attachment.as_dict(), **fields, "state": self.state, "links": self.links}
+
+    @classmethod
+    def from_json(cls, shown: dict[str, Any]) -> Seen:
+        """What `as_json` gave, after its way through JSON; the record has only the shown fields."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value := shown[name], list) else value for name in _SHOWN
+        }
+        record = Record(Attachment(**shown["attachment"]), **fields)
+        return cls(record=record, state=shown["state"], links=tuple(shown["links"]))
+
+
+def state_of(record: Record, links: tuple[str, ...]) -> str:
+    """What became of an attachment, as one of the words docs/cli.md explains."""
+    if record.boot_id != boot_id():
+        return "other boot"
+    if record.state != "ready":
+        busy, dead = ("being made", "half-made") if record.state == "adding" else ("being removed", "half-removed")
+        return busy if process_alive(record.pid, record.pid_start) else dead
+    if not exists(record.netns, record.netns_id):
+        return "netns gone"
+    return "ready" if len(links) == len(record.host_links) else "link gone"
+
+
+def see_attachments(store: Store, network: str | None = None) -> list[Seen]:
+    """Every attachment of the store, or of *network*, beside the kernel."""
+    records = store.attachments.all(network)
+    if not records:
+        return []
+    with Netlink() as kernel:
+        found = []
+        for record in records:
+            links = tuple(name for name in record.host_links if kernel.link(name) is not None)
+            found.append(Seen(record=record, state=state_of(record, links), links=links))
+        return found
+
+
+def see_objects(store: Store, attachment: Attachment) -> list[dict[str, str]]:
+    """Every object that the attachment should have: kind, name, where, and whether it is there; none without record."""
+    record = store.attachments.get(attachment)
+    if record is None:
+        return []
+    inside = "yes" if link_exists(record.netns, attachment.ifname) else "NO"
+    found = [_as_object("link", attachment.ifname, "container", inside)]
+    with Netlink() as kernel:
+        for name in (*record.host_links, *filter(None, [record.bridge])):
+            link = kernel.link(name)
+            state = "NO" if link is None else "yes, up" if link.up else "yes, DOWN"
+            found.append(_as_object("link", name, "host", state))
+    for lease in store.leases.all(attachment.network):
+        if (lease.container_id, lease.ifname) == (attachment.container_id, attachment.ifname):
+            found.append(_as_object("lease", str(lease.address), lease.subnet, "yes"))
+    return found
+
+
+def _as_object(kind: str, name: str, where: str, found: str) -> dict[str, str]:
+    return {"kind": kind, "name": name, "where": where, "found": found}
+
+
+def link_exists(netns: str, ifname: str) -> bool:
+    """Whether that interface is in the namespace; False when the namespace cannot be looked into."""
+    try:
+        fd = open_netns(netns)
+    except (CniError, OSError):
+        return False
+    try:
+        with in_namespace(fd) as inside:
+            return inside.link(ifname) is not None
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def lease_as_json(lease: Lease) -> dict[str, Any]:
+    return {**lease.as_dict(), "address": str(lease.address)}

@@ -1,0 +1,130 @@
+"""What pycni remembers beside what there is: half-made and leaked attachments, links, leases, full pools."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+from pycni.cli.cache import DEFAULT_CACHE_DIR, all_cached
+from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding
+from pycni.cli.leases import FULL_SHARE, read_usage
+from pycni.cli.state import existing_store, see_all
+from pycni.host.netns import exists
+from pycni.host.rtnl import Netlink
+from pycni.store.boot import boot_id
+
+ALIAS_HEAD = "pycni "
+
+_TROUBLES = {
+    "half-made": (
+        WARN,
+        "an ADD died half-way; what it made is still there",
+        "pycni del NETWORK CONTAINER, or pycni gc NETWORK",
+    ),
+    "half-removed": (
+        WARN,
+        "a DEL died half-way; the rest is still there",
+        "pycni del NETWORK CONTAINER, or pycni gc NETWORK",
+    ),
+    "netns gone": (WARN, "the container ended without DEL; its address stays taken", "pycni gc NETWORK"),
+    "other boot": (
+        WARN,
+        "left from before the last reboot; its address is given out again only after gc",
+        "pycni gc NETWORK",
+    ),
+    "link gone": (
+        FAIL,
+        "the container's way to its bridge was deleted: it has no network",
+        "pycni del, then pycni add",
+    ),
+}
+
+
+def check_attachments() -> Iterator[Finding]:
+    """Every record beside the kernel."""
+    check = "attachments"
+    seen = see_all()
+    bad = [one for one in seen if one.state in _TROUBLES]
+    for state in sorted({one.state for one in bad}):
+        level, meaning, action = _TROUBLES[state]
+        owners = [one.record.attachment.owner for one in bad if one.state == state]
+        shown = ", ".join(owners[:5]) + (f" and {len(owners) - 5} more" if owners[5:] else "")
+        yield Finding(level=level, check=check, found=f"{len(owners)} {state}: {shown}", meaning=meaning, action=action)
+    if not bad:
+        yield Finding(level=OK, check=check, found=f"{len(seen)}, all as they should be" if seen else "none")
+
+
+def check_links() -> Iterator[Finding]:
+    """Links that carry our mark and that no record names."""
+    check = "leftover links"
+    records = [seen.record for seen in see_all()]
+    known = {name for record in records for name in (*record.host_links, record.bridge)}
+    left = []
+    with Netlink() as kernel:
+        for index, name in socket.if_nameindex():
+            link = None if name in known else kernel.link(index)
+            # A bridge is shared and stays on purpose; only what belongs to one attachment can leak.
+            if link and link.alias.startswith(ALIAS_HEAD) and link.kind != "bridge":
+                left.append(f"{name} ({link.alias.removeprefix(ALIAS_HEAD)})")
+    if left:
+        yield Finding(
+            level=WARN,
+            check=check,
+            found=", ".join(left),
+            meaning="the attachment these links were made for is unknown: nothing will ever remove them",
+            action="pycni gc NETWORK, or ip link delete NAME",
+        )
+    else:
+        yield Finding(level=OK, check=check, found="none")
+
+
+def check_leases() -> Iterator[Finding]:
+    """Addresses leased to attachments that neither we nor any runtime's cache knows of, and whose namespace is gone."""
+    check = "leases"
+    store = existing_store()
+    if store is None:
+        yield Finding(level=OK, check=check, found="none")
+        return
+    with store:
+        leases = store.leases.all()
+        owners = {
+            (r.attachment.network, r.attachment.container_id, r.attachment.ifname) for r in store.attachments.all()
+        }
+    owners |= {(one.network, one.container_id, one.ifname) for one in all_cached(DEFAULT_CACHE_DIR)}
+    boot = boot_id()
+    left = [
+        lease
+        for lease in leases
+        if (lease.network, lease.container_id, lease.ifname) not in owners
+        and (lease.boot_id != boot or (lease.netns and not exists(lease.netns, lease.netns_id)))
+    ]
+    if left:
+        shown = ", ".join(f"{lease.address} of {lease.container_id}" for lease in left[:5])
+        yield Finding(
+            level=WARN,
+            check=check,
+            found=f"{len(left)} of {len(leases)} belong to containers that are gone: {shown}"
+            + (" …" if left[5:] else ""),
+            meaning="they are given out again only when their pool is full",
+            action="pycni gc NETWORK, or pycni ipam release ADDRESS",
+        )
+    else:
+        yield Finding(level=OK, check=check, found=f"{len(leases)}, each of an attachment" if leases else "none")
+
+
+def check_pools(conf_dir: str) -> Iterator[Finding]:
+    """Range sets that are full, or nearly."""
+    check = "address pools"
+    usages = read_usage(conf_dir)
+    tight = [one for one in usages if one.share >= FULL_SHARE]
+    for one in tight:
+        full = one.share >= 1
+        yield Finding(
+            level=FAIL if full else WARN,
+            check=check,
+            found=f"network {one.network}: {one.leased} of {one.size} addresses of {one.ranges} are leased",
+            meaning="the next container gets no address" if full else "soon a container will get no address",
+            action="pycni gc NETWORK frees what dead containers hold; else give the network a larger range",
+        )
+    if not tight:
+        yield Finding(level=OK, check=check, found=f"{len(usages)}, none nearly full" if usages else "none in use")

@@ -1,0 +1,69 @@
+"""Order of one command: parse, dispatch, and turn whatever happened into text (or JSON) and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from pycni import __version__
+from pycni.cli.failure import OK, Failure, report
+from pycni.cli.parser import parse
+from pycni.cni.errors import CniError
+
+INTERRUPTED = 130
+_MODULES = {
+    "verbs": ("add", "del", "check"),
+    "upkeep": ("gc", "status", "version"),
+    "agent": ("agent", "reconcile"),
+    "events": ("events",),
+    "attachments": ("list", "inspect"),
+    "leases": ("ipam",),
+    "install": ("install",),
+    "uninstall": ("uninstall",),
+    "doctor": ("doctor",),
+    "manual": ("completion", "man"),
+}
+
+
+def _handler(command: str) -> Callable[[Namespace], int]:
+    """The function of a command; each command loads only its own modules."""
+    module = next(module for module, commands in _MODULES.items() if command in commands)
+    handler: Callable[[Namespace], int] = import_module(f"pycni.cli.{module}").HANDLERS[command]
+    return handler
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's) and return its exit code."""
+    try:
+        given = parse(argv)
+    except SystemExit as end:  # argparse has printed the usage, the help or what is wrong
+        return int(end.code or 0)
+    try:
+        if given.version:
+            print(f"pycni {__version__}")
+            return OK
+        code = _handler(given.command)(given)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("pycni: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`head`) has enough. Python flushes stdout once more at exit and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except (Failure, CniError, OSError) as exc:
+        return report(_as_failure(exc), as_json=getattr(given, "json", False))
+
+
+def _as_failure(exc: Failure | CniError | OSError) -> Failure:
+    if isinstance(exc, Failure):
+        return exc
+    if isinstance(exc, CniError):
+        return Failure(exc.msg, code=int(exc.code), details=exc.details)
+    where = f"{exc.filename}: " if exc.filename else ""
+    step = "run the command as root" if isinstance(exc, PermissionError) and os.geteuid() else ""
+    return Failure(f"{where}{exc.strerror or exc}", code=5, next_step=step)

@@ -1,0 +1,192 @@
+"""The command line as a process on a host of its own, against the reference plugins and against pycni's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netns_fixtures import Host
+from pycni.cli.launcher import package_parent
+
+REFERENCE = Path("/usr/lib/cni")
+BIN = "/run/pycni-bin"  # /run is the host's own
+pytestmark = pytest.mark.needs("root", "kernel:veth", "kernel:bridge")
+
+Pycni = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def pycni(host: Host) -> Pycni:
+    """Runs `pycni ARGS` on the host; `rc` is the exit code it must have (None: any)."""
+
+    def run(*argv: str, rc: int | None = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "pycni", *argv]
+        done = host.run(words, check=False, env={"PYTHONPATH": package_parent(), **(env or {})})
+        assert rc in (None, done.returncode), f"pycni {' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    return run
+
+
+def put_network(host: Host, name: str, *plugins: dict[str, Any], version: str = "1.0.0") -> None:
+    host.run(["mkdir", "-p", "/etc/cni/net.d"])
+    conf = {"cniVersion": version, "name": name, "plugins": list(plugins)}
+    host.file(f"/etc/cni/net.d/{name}.conflist").write_text(json.dumps(conf))
+
+
+def bridge(kind: str, ipam: str, **more: Any) -> dict[str, Any]:
+    ranges = {"type": ipam, "ranges": [[{"subnet": "10.1.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    return {"type": kind, "bridge": "cni0", "isGateway": True, "ipam": ranges, **more}
+
+
+def addresses(container: Any) -> list[str]:
+    (link,) = container.ip_json("addr", "show", "dev", "eth0")
+    return [one["local"] for one in link["addr_info"] if one["scope"] == "global"]
+
+
+# -- the reference plugins ---------------------------------------------------------------------------------------------
+
+with_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="containernetworking-plugins is not installed")
+
+
+@with_reference
+def test_a_life_on_a_reference_network(host: Host, pycni: Pycni) -> None:
+    """ADD, CHECK, DEL twice with the reference bridge, host-local and tuning; the host ends without the container."""
+    put_network(host, "demo", bridge("bridge", "host-local"), {"type": "tuning", "capabilities": {"mac": True}})
+    web = host.container("web")
+    env = {"CNI_PATH": str(REFERENCE)}
+    shown = pycni("add", "demo", "web", "--mac", "02:00:00:00:00:07", env=env).stdout
+    assert "10.1.0.2/24" in shown
+    assert addresses(web) == ["10.1.0.2"]
+    assert web.ip_json("link", "show", "dev", "eth0")[0]["address"] == "02:00:00:00:00:07"
+    pycni("check", "demo", "web", env=env)
+    pycni("del", "demo", "web", env=env)
+    pycni("del", "demo", "web", env=env)
+    assert [link["ifname"] for link in host.ip_json("link", "show", "type", "veth")] == []
+    assert list(host.file("/var/lib/cni/results").iterdir()) == []
+
+
+@with_reference
+def test_del_after_the_namespace_is_gone_frees_the_address(host: Host, pycni: Pycni) -> None:
+    """The container is found by its id in the cache, and its lease is released."""
+    put_network(host, "demo", bridge("bridge", "host-local"))
+    host.container("web")
+    env = {"CNI_PATH": str(REFERENCE)}
+    pycni("add", "demo", "web", "--container-id", "f00dcafe", env=env)
+    host.run(["sh", "-c", "umount /run/netns/web && rm /run/netns/web"])
+    assert "gone before" in pycni("del", "demo", "f00d", env=env).stdout
+    assert not host.file("/var/lib/cni/networks/demo/10.1.0.2").exists()
+
+
+@with_reference
+def test_a_failing_chain_leaves_no_lease_and_no_link(host: Host, pycni: Pycni) -> None:
+    """The second plugin refuses; the first one's work is taken back and the error names the second."""
+    put_network(host, "demo", bridge("bridge", "host-local"), {"type": "tuning", "sysctl": {"net.nonsense": "1"}})
+    web = host.container("web")
+    failed = pycni("add", "demo", "web", env={"CNI_PATH": str(REFERENCE)}, rc=1)
+    assert "tuning (plugin 2 of 2)" in failed.stderr
+    assert "DEL was run for the whole chain" in failed.stderr
+    assert "eth0" not in web.ip("link")
+    assert not host.file("/var/lib/cni/networks/demo/10.1.0.2").exists()
+
+
+@with_reference
+def test_an_interface_that_was_there_survives_a_failed_add(host: Host, pycni: Pycni) -> None:
+    """ADD fails because eth0 exists; DEL is not run, since it would delete that eth0."""
+    put_network(host, "demo", bridge("bridge", "host-local"))
+    web = host.container("web")
+    web.ip("link", "add", "eth0", "type", "bridge")
+    failed = pycni("add", "demo", "web", env={"CNI_PATH": str(REFERENCE)}, rc=1)
+    assert "was in the namespace before" in failed.stderr
+    assert "eth0" in web.ip("link")
+
+
+# -- our own -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(host: Host, pycni: Pycni) -> Host:
+    """A host on which `pycni install` was run."""
+    pycni("install", "--bin-dir", BIN)
+    return host
+
+
+def test_a_life_on_our_default_network(installed: Host, pycni: Pycni) -> None:
+    """Installed, added, listed, inspected, checked, deleted, uninstalled: nothing of the container is left."""
+    web = installed.container("web")
+    env = {"CNI_PATH": BIN}
+    result = json.loads(pycni("add", "pycni", "web", "--json", env=env).stdout)
+    assert [ip["address"] for ip in result["ips"]] == ["10.77.0.2/16", "fd00:7079:636e:69::2/64"]
+    assert addresses(web) == ["10.77.0.2", "fd00:7079:636e:69::2"]
+    (listed,) = json.loads(pycni("list", "--json").stdout)
+    assert (listed["containerID"], listed["state"]) == ("web", "ready")
+    (seen,) = json.loads(pycni("inspect", "web", "--json").stdout)
+    assert all(one["found"].startswith("yes") for one in seen["kernel"])
+    assert {one["kind"] for one in seen["kernel"]} == {"link", "lease"}
+    pycni("check", "pycni", "web", env=env)
+    pycni("status", "pycni", env=env)
+    pycni("uninstall", rc=1)  # a container is attached
+    pycni("del", "pycni", "web", env=env)
+    assert json.loads(pycni("list", "--json").stdout) == []
+    assert json.loads(pycni("ipam", "--json").stdout) == []
+    pycni("uninstall")
+    assert not installed.file(BIN).exists()
+
+
+def test_list_tells_what_became_of_an_attachment(installed: Host, pycni: Pycni) -> None:
+    """Ready, without its link, without its namespace; gc removes the dead one and keeps the other."""
+    env = {"CNI_PATH": BIN}
+    for name in ("one", "two", "three"):
+        installed.container(name)
+        pycni("add", "pycni", name, env=env)
+    (link,) = next(
+        one["hostLinks"] for one in json.loads(pycni("list", "--json").stdout) if one["containerID"] == "two"
+    )
+    installed.ip("link", "delete", link)
+    installed.run(["sh", "-c", "umount /run/netns/three && rm /run/netns/three"])
+    states = {one["containerID"]: one["state"] for one in json.loads(pycni("list", "--json").stdout)}
+    assert states == {"one": "ready", "two": "link gone", "three": "netns gone"}
+    answer = json.loads(pycni("gc", "pycni", "--json", env=env).stdout)
+    assert [one["containerID"] for one in answer["removed"]] == ["three"]
+    assert {one["containerID"] for one in json.loads(pycni("list", "--json").stdout)} == {"one", "two"}
+
+
+def test_an_attachment_made_without_any_runtime_is_found(installed: Host, pycni: Pycni) -> None:
+    """No cache file: the record of our store is enough for inspect and DEL."""
+    installed.container("web")
+    pycni("add", "pycni", "web", env={"CNI_PATH": BIN})
+    installed.run(["rm", "-r", "/var/lib/cni/results"])
+    assert "nowhere" in pycni("inspect", "web").stdout
+    pycni("del", "pycni", "web", env={"CNI_PATH": BIN})
+    assert json.loads(pycni("list", "--json").stdout) == []
+
+
+def test_leases_are_listed_measured_and_released(installed: Host, pycni: Pycni) -> None:
+    """usage counts them by range; release needs --yes and names the owner."""
+    installed.container("web")
+    pycni("add", "pycni", "web", env={"CNI_PATH": BIN})
+    used = {one["ranges"]: one["leased"] for one in json.loads(pycni("ipam", "usage", "--json").stdout)}
+    assert used["10.77.0.1-10.77.255.254"] == 1
+    refused = pycni("ipam", "release", "10.77.0.2", rc=1)
+    assert "web/eth0 on network pycni" in refused.stderr
+    assert "is alive" in refused.stderr
+    pycni("ipam", "release", "10.77.0.2", "--yes")
+    assert [one["address"] for one in json.loads(pycni("ipam", "list", "--json").stdout)] == ["fd00:7079:636e:69::2"]
+    pycni("ipam", "release", "10.77.0.2", rc=3)
+
+
+def test_looking_makes_no_state(host: Host, pycni: Pycni) -> None:
+    """list, inspect, ipam and doctor on a host that never had pycni leave /var/lib as it was."""
+    before = sorted(path.name for path in host.file("/var/lib").iterdir())
+    pycni("list")
+    pycni("inspect", "nobody", rc=3)
+    pycni("ipam")
+    pycni("ipam", "usage")
+    pycni("doctor", rc=None)
+    assert sorted(path.name for path in host.file("/var/lib").iterdir()) == before

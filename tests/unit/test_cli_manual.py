@@ -1,0 +1,110 @@
+"""The parser, and what is made from it: completion, manual page, help."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from argparse import ArgumentParser
+from collections.abc import Callable
+
+import pytest
+
+from pycni.cli import main
+from pycni.cli.manual import bash_completion, fish_completion, manual_page, options, paths, zsh_completion
+from pycni.cli.parser import build_parser
+
+Make = Callable[[ArgumentParser], str]
+SHELLS: dict[str, Make] = {"bash": bash_completion, "zsh": zsh_completion, "fish": fish_completion}
+
+
+@pytest.mark.parametrize(("shell", "make"), SHELLS.items())
+def test_completion_is_a_script_its_shell_takes(shell: str, make: Make) -> None:
+    """`SHELL -n` parses it."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = make(build_parser())
+    done = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("make", SHELLS.values())
+def test_completion_knows_every_command_and_option(make: Make) -> None:
+    """Nothing of the grammar is left out."""
+    script = make(build_parser())
+    for words, parser in paths(build_parser()):
+        assert all(word in script for word in words)
+        assert all(name.lstrip("-") in script for action in options(parser) for name in action.option_strings[-1:])
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted", "unwanted"),
+    [
+        ("pycni ", "add", "--ifname"),
+        ("pycni a", "add", "del"),
+        ("pycni add --if", "--ifname", "--json"),
+        ("pycni ipam ", "release", "add"),
+        ("pycni ipam release --y", "--yes", "--json"),
+        ("pycni add x y --json --por", "--port", "add"),
+        ("pycni completion ", "fish", "add"),
+    ],
+)
+def test_bash_completes(line: str, wanted: str, unwanted: str) -> None:
+    """The script, run by bash on a half-typed line, offers what comes next."""
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    words = line.split(" ")
+    quoted = " ".join(f"'{word}'" for word in words)
+    ask = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _pycni; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    script = bash_completion(build_parser()) + ask
+    done = subprocess.run(["bash", "--norc"], input=script, text=True, capture_output=True, check=True)
+    assert wanted in done.stdout.split()
+    assert unwanted not in done.stdout.split()
+
+
+def test_the_manual_page_is_clean_roff() -> None:
+    """man finds nothing to warn about."""
+    if shutil.which("man") is None or shutil.which("groff") is None:
+        pytest.skip("man or groff is not installed")
+    command = ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-"]
+    done = subprocess.run(command, input=manual_page(build_parser()), text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pycni ipam release ADDRESS" in re.sub(".\b", "", done.stdout)  # bold is a letter typed twice
+
+
+def test_the_manual_page_has_every_command_and_option() -> None:
+    """It is made from the parser, so nothing can be missing."""
+    page = manual_page(build_parser()).replace("\\-", "-")
+    for words, parser in paths(build_parser()):
+        assert f"pycni {' '.join(words)}".strip() in page
+        assert all(name in page for action in options(parser) for name in action.option_strings if "-h" not in name)
+
+
+@pytest.mark.parametrize(("argv", "hint"), [(["ad"], "'add'"), (["lst"], "'list'"), (["ipam", "relase"], "'release'")])
+def test_a_mistyped_command_gets_the_near_one(argv: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, and the word that was probably meant."""
+    assert main(argv) == 2
+    assert f"did you mean {hint}?" in capsys.readouterr().err
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help of each works and says more than the usage."""
+    for words, _ in paths(build_parser()):
+        assert main([*words, "--help"]) == 0
+        assert "show this help" in capsys.readouterr().out
+
+
+def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help goes to stderr, so that a pipe gets nothing."""
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Exit codes" in shown.err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both ways to ask."""
+    assert main(["--version"]) == 0
+    assert main(["version"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert second.startswith(first)
