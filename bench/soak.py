@@ -104,14 +104,16 @@ def soak(load: Load, given: argparse.Namespace) -> dict[str, Any]:
                 show(f"{time.monotonic() - began:.0f} s: {samples[-1][0] >> 10} KiB, {samples[-1][1]} descriptors")
     load.agents.ask("reconcile")
     settled = samples[int(len(samples) * WARM_UP) :] or [idle]
-    thousands = given.pairs / 1000
+    thousands = given.pairs / 1000 * len(settled) / max(1, len(samples))
+    memory = [one[0] for one in settled]
     return {
         "idle": named(idle),
         "first": named(settled[0]),
         "last": named(settled[-1]),
         "end": named(sample(agent.pid)),
         "most": [max(column) for column in zip(*settled, strict=True)],
-        "memory_growth_bytes_per_1000_pairs": round(growth([one[0] for one in settled]) / thousands),
+        "memory_growth_bytes_per_1000_pairs": round(growth(memory) / thousands),
+        "memory_growth_bytes_per_1000_pairs_second_half": round(growth(memory[len(memory) // 2 :]) / thousands * 2),
         "descriptor_growth_per_1000_pairs": round(growth([one[1] for one in settled]) / thousands, 3),
         "samples_memory_kib": [one[0] >> 10 for one in samples],
     }

@@ -40,11 +40,13 @@ def add(call: Call, conf: NetConf, store: Store) -> Result:
         pool = _pool(conf, store) or store.leases.make_pool(ipam.data_dir, conf.name)
         chosen = _choose_all(ipam, call, pool, seen_from)
         now = time.time()
+        first_use = True
         for free, within in chosen:
             owner = (call.container_id, call.ifname, str(within.subnet))
             where = (seen_from.boot_id, call.netns, netns_id, seen_from.mount_ns)
-            pool.put(Lease(free, *owner, None, *where, now))
-    return Result(ips=tuple(_ip_config(*each) for each in chosen), routes=ipam.routes, dns=dns)
+            first_use &= pool.put(Lease(free, *owner, None, *where, now))
+    ips = tuple(_ip_config(*each) for each in chosen)
+    return Result(ips=ips, routes=ipam.routes, dns=dns, first_use=first_use)
 
 
 def delete(call: Call, conf: NetConf, store: Store) -> None:

@@ -150,7 +150,9 @@ def plan_add(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: Brid
     if conf.container_up:
         if not conf.dad:
             ops.append(AwaitPort(host))  # last of all: the port comes up while the rest is done
-        if plain:
+        if plain and not want.result.first_use:
+            # A broadcast is a packet to every port of the bridge, 10 ms next to 1000 containers: only where an address
+            # may be remembered with another MAC.
             ops.append(ForgetNeighbours(conf.gateway_link, plain))
             ops.append(Announce(attachment.ifname, plain))
     return tuple(ops)

@@ -300,3 +300,15 @@ def test_bridge_as_its_own_ipam_is_refused(lab: Lab, c1: Container, command: str
     assert error["code"] == 7
     assert "no IPAM plugin" in error["msg"]
     assert_unchanged(before, lab.traces(c1))
+
+
+def test_lost_state_file_does_not_cost_other_containers_their_masquerade(
+    lab: Lab, c1: Container, c2: Container, outside: Outside
+) -> None:
+    """A DEL that knows of no other attachment still leaves the rules that carry another owner's name."""
+    conf = network()
+    lab.add(conf, c1)
+    lab.host.run(["sh", "-c", "rm -r /var/lib/pycni"])
+    lab.add(network("second", 2), c2)
+    lab.delete(network("second", 2), c2)
+    assert outside.seen_from(c1).address == outside.host_address()

@@ -1,4 +1,4 @@
-"""Links that leave together."""
+"""Links that leave while their owner already goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ pytestmark = pytest.mark.needs("root", "kernel:veth")
 
 
 def test_everything_asked_for_is_gone_when_wait_returns(make_namespace: Callable[..., Namespace]) -> None:
-    """Also from several callers at once, with names that never existed among them; other links stay."""
+    """Also from several callers at once, with names that never existed among them; other links stay. The names are
+    free: links of the same ones can be made at once."""
     namespace = make_namespace()
     namespace.ip_batch(*(f"link add a{i} type veth peer name b{i}" for i in range(6)))
 
@@ -26,6 +27,16 @@ def test_everything_asked_for_is_gone_when_wait_returns(make_namespace: Callable
     # a thread that is started inside stays inside
     assert namespace.in_namespace(remove) == [[]] * 5
     assert sorted(set(namespace.links()) - {"lo"}) == ["a5", "b5"]
+    namespace.ip_batch(*(f"link add a{i} type veth peer name b{i}" for i in range(5)))
+
+
+def test_a_pair_is_gone_at_both_ends(make_namespace: Callable[..., Namespace]) -> None:
+    """When wait returns the peer in the other namespace is off the lists as well."""
+    host, container = make_namespace(), make_namespace()
+    for _ in range(10):
+        host.ip("link", "add", "x0", "type", "veth", "peer", "name", "eth0", "netns", str(container.pid))
+        assert host.in_namespace(lambda: Remover().remove(["x0"]).wait()) == []
+        assert "eth0" not in container.links()
 
 
 def test_a_group_is_removed_by_one_request(make_namespace: Callable[..., Namespace]) -> None:

@@ -161,6 +161,15 @@ def test_announcement_comes_last() -> None:
     assert of(ops.ApplyFirewall, found)
 
 
+def test_addresses_that_nobody_had_need_no_announcement() -> None:
+    """It would be a broadcast to every container, for neighbours that cannot hold a stale entry."""
+    conf = parse(isGateway=True)
+    lease = parse_result(DUAL, "1.0.0").replace(first_use=True)
+    found = plan.plan_add(conf, ATTACHMENT, plan.wanted(conf, lease), facts())
+    assert of(ops.Announce, found) == []
+    assert of(ops.ForgetNeighbours, found) == []
+
+
 def test_firewall_rules_name_subnets_and_addresses() -> None:
     """Masquerade by container address, exempt inside the own subnet, isolation by bridge."""
     (op,) = of(ops.ApplyFirewall, planned(parse(isGateway=True, ipMasq=True, macspoofchk=True)))

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import pycni
 from pycni.agent import api, notify
@@ -24,8 +25,8 @@ from pycni.agent.reconcile import DeadSince, Reconciled, reconcile
 from pycni.agent.server import Call, Server, refusal
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
-from pycni.exe.wire import Answer
-from pycni.host import nft_events
+from pycni.exe.wire import Answer, Request
+from pycni.host import nfnetlink, nft_events
 from pycni.host.links import remove_in_groups
 from pycni.store import keep_open, open_store
 
@@ -57,6 +58,7 @@ class Agent:
         self._api = api.Api(self)
         self._dead_since = DeadSince()
         self._wake = asyncio.Event()
+        self._turns: WeakValueDictionary[tuple[bytes, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -91,9 +93,11 @@ class Agent:
         if call.uid != 0:
             return refusal(Code.ENVIRONMENT, f"uid {call.uid} may not call plugins: the agent does so for root only")
         loop = asyncio.get_running_loop()
+        turn = self._turns.setdefault(_interface(call.request), asyncio.Lock())
         self.busy += 1
         try:
-            return await loop.run_in_executor(self._pool, self._calls.run, call.request, call.netns_fd)
+            async with turn:  # and not on the pool's threads: repeats of a call that hangs would take all of them
+                return await loop.run_in_executor(self._pool, self._calls.run, call.request, call.netns_fd)
         finally:
             self.busy -= 1
 
@@ -212,6 +216,7 @@ def run(load: Load) -> None:
     """
     keep_open()
     remove_in_groups()
+    nfnetlink.keep_open()
     inherited = notify.activated_socket(os.environ, os.getpid())
     listener = Listener.activated(inherited) if inherited else Listener.made(load().socket)
 
@@ -222,6 +227,11 @@ def run(load: Load) -> None:
         asyncio.run(serve())
     finally:
         listener.close()
+
+
+def _interface(request: Request) -> tuple[bytes, ...]:
+    """What calls for the same interface have in common."""
+    return tuple(one for one in request.environment if one.startswith((b"CNI_CONTAINERID=", b"CNI_IFNAME=")))
 
 
 def _allow_descriptors(number: int) -> None:

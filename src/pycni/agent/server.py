@@ -112,7 +112,8 @@ class Server:
             fds: list[int] = []
             try:
                 answer = refusal(Code.TRY_AGAIN, full) if full else await self._answer(client, uid, fds)
-                await asyncio.wait_for(_send(client, encode_answer(answer)), ANSWER_DEADLINE_S)
+                async with asyncio.timeout(ANSWER_DEADLINE_S):
+                    await _send(client, encode_answer(answer))
             except CniError as failure:
                 await self._refuse(client, failure)
             except (OSError, TimeoutError):
@@ -127,8 +128,8 @@ class Server:
 
     async def _answer(self, client: socket.socket, uid: int, fds: list[int]) -> Answer:
         # What other users send along is not taken: closing the descriptor of a file system in user space can block.
-        reading = read_request(client, fds, ancillary_bytes=ONE_FD if uid == 0 else 0)
-        request = await asyncio.wait_for(reading, self.config.request_deadline_s)
+        async with asyncio.timeout(self.config.request_deadline_s):
+            request = await read_request(client, fds, ancillary_bytes=ONE_FD if uid == 0 else 0)
         # What is no namespace is left to the plugin, which then opens the path itself and says what is wrong with it.
         netns_fd = fds[0] if fds and is_network_namespace(fds[0]) else -1
         return await self._handler(Call(request, netns_fd, client, uid))
@@ -136,7 +137,8 @@ class Server:
     async def _refuse(self, client: socket.socket, failure: CniError) -> None:
         answer = refusal(failure.code, failure.msg, failure.details)
         try:
-            await asyncio.wait_for(_send(client, encode_answer(answer)), 1.0)
+            async with asyncio.timeout(1.0):
+                await _send(client, encode_answer(answer))
         except (OSError, TimeoutError):
             pass
 

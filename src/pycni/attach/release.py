@@ -8,6 +8,7 @@ from __future__ import annotations
 from pycni.cni.conf import parse_conf
 from pycni.cni.env import Call
 from pycni.cni.errors import CniError, Code
+from pycni.firewall.rules import comment_of
 from pycni.host import links
 from pycni.host.firewall import open_firewall
 from pycni.ipam import delegate
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pycni.cni.conf import NetConf
     from pycni.cni.names import Attachment
     from pycni.firewall.rules import AttachmentRules, NetworkRules
+    from pycni.host.firewall import Firewall
     from pycni.store import Store
     from pycni.store.attachments import Record
 
@@ -90,7 +92,7 @@ def remove_rules(store: Store, record: Record) -> None:
         return
     with store.transaction():
         firewall = open_firewall(record.backend)
-        if not store.attachments.has_others_on_host(record.attachment):
+        if not store.attachments.has_others_on_host(record.attachment) and not _strangers(firewall, record):
             firewall.remove_all()
         elif store.attachments.has_others(record.attachment):
             firewall.apply_delete(record.attachment_rules)
@@ -99,6 +101,12 @@ def remove_rules(store: Store, record: Record) -> None:
             firewall.apply_delete(record.attachment_rules, record.network_rules, others)
         store.attachments.update(record.replace(state="deleting"))
     firewall.close()
+
+
+def _strangers(firewall: Firewall, record: Record) -> bool:
+    """Whether others have rules that no record speaks of, as after a lost store: their containers may be running."""
+    own = {comment_of(record.attachment.owner), record.attachment.network}  # of iptables the network has the rules
+    return not firewall.owners() <= own
 
 
 def rules_of_others(store: Store, own: Record) -> list[tuple[NetworkRules, AttachmentRules]]:

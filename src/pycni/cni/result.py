@@ -72,6 +72,7 @@ class Result(Value):
     ips: tuple[IPConfig, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Dns = Dns()
+    first_use: bool = False  # not in the protocol: nobody had these addresses before, so nobody knows a MAC of theirs
 
 
 def parse_result(obj: Any, config_version: str, *, where: str = "result") -> Result:

@@ -19,6 +19,7 @@ from pycni.firewall.rules import Element
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
@@ -248,6 +249,34 @@ class Nfnetlink:
 
     def _decoded(self, spec: SetType, answers: Sequence[bytes]) -> list[Element]:
         return [one for answer in answers for one in decode_elements(spec, attributes(answer).get(3, b""))]
+
+
+class KeptNfnetlink(Nfnetlink):
+    """One that stays open: closing a socket that deleted something waits for an RCU grace period, 11 ms."""
+
+    def close(self) -> None:
+        pass
+
+
+_kept: Any = None  # a thread-local with the attribute `socket`, once keep_open() was called
+
+
+def keep_open() -> None:
+    """From now on each thread keeps the socket it opens, for the namespace it was in then: for a resident process."""
+    global _kept  # noqa: PLW0603 - a property of the process
+    from _thread import _local
+
+    _kept = _local()
+
+
+def open_nfnetlink() -> Nfnetlink:
+    """A socket in the calling thread's namespace; OSError where the kernel has no nfnetlink."""
+    if _kept is None:
+        return Nfnetlink()
+    kept: Nfnetlink | None = getattr(_kept, "socket", None)
+    if kept is None:
+        kept = _kept.socket = KeptNfnetlink()
+    return kept
 
 
 def attributes(data: bytes) -> dict[int, bytes]:

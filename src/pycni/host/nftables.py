@@ -28,6 +28,7 @@ from pycni.host.nfnetlink import (
     delete_chain,
     delete_element,
     delete_table,
+    open_nfnetlink,
     touch_chain,
 )
 
@@ -49,7 +50,7 @@ def usable() -> bool:
     The table itself is proof enough, and the cheapest to look for.
     """
     try:
-        with Nfnetlink() as kernel:
+        with open_nfnetlink() as kernel:
             if kernel.has_table(MAIN.family, MAIN.name):
                 return True
             if not kernel.has_nf_tables():
@@ -77,7 +78,7 @@ class NftFirewall:
 
     def __init__(self) -> None:
         try:
-            self._kernel = Nfnetlink()
+            self._kernel = open_nfnetlink()
         except OSError as failure:
             raise refused(failure, "nftables cannot be used") from failure
 

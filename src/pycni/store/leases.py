@@ -147,12 +147,12 @@ class Pool:
         rows = self._store.query(OLDEST, (self._number, subnet, after, *between))
         return (rows[0][0], _number(rows[0][1])) if rows else None
 
-    def put(self, lease: Lease) -> None:
-        """Lease an address that is free; a row of its former owner goes."""
+    def put(self, lease: Lease) -> bool:
+        """Lease an address that is free; a row of its former owner goes. Whether nobody ever had it before."""
         key = to_key(lease.address)
         where_from = lease.boot_id, lease.netns, lease.netns_id, lease.mount_ns, lease.created
         self._store.run(PUT, (self._number, key, lease.container_id, lease.ifname, lease.subnet, *where_from))
-        self._mark_used(key)
+        return self._mark_used(key)
 
     def whereabouts(self) -> list[tuple[bytes, str, str, str, str]]:
         """(key for release_keys, boot id, netns, netns id, mount namespace) of all that is leased, oldest first."""
@@ -187,10 +187,10 @@ class Pool:
         for lease in self.leased():
             self._mark_used(to_key(lease.address))
 
-    def _mark_used(self, key: bytes) -> None:
+    def _mark_used(self, key: bytes) -> bool:
         below = self._store.query(RUN_BELOW, (self._number, key))
         if below and below[0][1] >= key:
-            return
+            return False
         behind = _step(key, 1)
         above = self._store.query(RUN_FROM, (self._number, behind))
         last = above[0][0] if above else key
@@ -200,6 +200,7 @@ class Pool:
             self._store.run(STRETCH, (last, self._number, below[0][0]))
         else:
             self._store.run(ADD_RUN, (self._number, key, last))
+        return True
 
 
 def to_key(address: IPv4Address | IPv6Address) -> bytes:
