@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,23 @@ def _order(number: int, sides: int) -> list[int]:
     return order if number // sides % 2 == 0 else order[::-1]
 
 
+def settle(deadline_s: float = 120.0, busy: float = 0.15) -> None:
+    """Wait until the machine has little to do: a second in which less than *busy* of it is used.
+
+    Every new container sends router solicitations and multicast reports for some ten seconds, and a bridge copies each
+    of them to all its ports: a thousand containers that were just made keep two cores busy by themselves.
+    """
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        before = setting.processor_times()
+        show("waiting until the containers have said what they have to say", fleeting=True)
+        time.sleep(1)
+        used, whole = (after - earlier for after, earlier in zip(setting.processor_times(), before, strict=True))
+        if used < busy * whole:
+            return
+    show(f"the machine did not become idle within {deadline_s:g} s: the figures are those of a busy one")
+
+
 def show(text: str, *, fleeting: bool = False) -> None:
     """Progress, on stderr: one line that changes on a terminal, else a line for each step."""
     if sys.stderr.isatty():
@@ -150,6 +168,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         for existing in (fewest, *more):
             run.populate(0, existing)
             run.populate(1, existing)
+            settle()
             calls[existing] = run.calls(given.rounds)
             if existing == fewest:
                 for workers in given.workers:

@@ -116,10 +116,10 @@ class NftFirewall:
                 return None
             for position, number in failed.items():
                 table, element, _ = steps[position]
-                if number == errno.ENOENT and element is None:
-                    return table  # the marker
                 if number == errno.ENOENT and element in wanted.replaced:
                     wanted.replaced.clear()  # what was to be replaced went meanwhile
+                elif number == errno.ENOENT and (element is None or not marked):
+                    return table  # the marker, or all of it
                 elif number == errno.EEXIST and element is not None:
                     wanted.resolve(element)
                 else:
@@ -142,7 +142,8 @@ class NftFirewall:
             else:
                 nft.run_text(table.render())  # without a deletion there is no RCU grace period to wait for
             for network, attachment in everyone() if everyone else ():
-                self._add(_Addition(network, attachment, only=table), marked=False)
+                if self._add(_Addition(network, attachment, only=table), marked=False) is not None:
+                    return  # somebody flushed it meanwhile: the caller finds no marker and begins again
             self._kernel.batch([add_chain(table, table.marker())])
         finally:
             os.close(lock)
