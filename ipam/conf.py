@@ -143,7 +143,7 @@ def _requested(conf: NetConf, cni_args: str) -> tuple[Address, ...]:
     return tuple({_bare_address(*each): None for each in texts})
 
 
-def _bare_address(code: Code, where: str, text: str) -> Address:
+def _bare_address(code: int, where: str, text: str) -> Address:
     """The address "10.1.0.5" or "10.1.0.5/16": the prefix length is the subnet's, whatever is asked for."""
     try:
         return parse_cidr(text).ip if "/" in text else parse_address(text)

@@ -87,7 +87,7 @@ def _configured(keys: Keys) -> IPConfig:
     return ip.replace(gateway=keys.address("gateway"))
 
 
-def _all_cidr(texts: Iterable[str], code: Code, problem: str) -> list[IPConfig]:
+def _all_cidr(texts: Iterable[str], code: int, problem: str) -> list[IPConfig]:
     found = []
     for text in texts:
         try:

@@ -117,7 +117,7 @@ def test_one_client_too_many_is_told_to_come_back(tmp_path: Path) -> None:
         (QUESTION[:8] + b"\xff\xff\xff\xff", Code.DECODE),
     ],
 )
-def test_nonsense_is_answered(tmp_path: Path, data: bytes, code: Code) -> None:
+def test_nonsense_is_answered(tmp_path: Path, data: bytes, code: int) -> None:
     """With an error in the protocol's form."""
     with served(tmp_path / "s"):
         assert error_of(answer_to(tmp_path / "s", data)) == (1, code)

@@ -35,7 +35,8 @@ def test_text_of_the_exception_is_message_and_details() -> None:
 def test_docs_list_every_code_and_no_other() -> None:
     """docs/errors.md has one row per code, with its number and name."""
     rows = re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", ERRORS_PAGE.read_text(), re.MULTILINE)
-    assert rows == [(str(code.value), code.name) for code in sorted(Code)]
+    codes = [(code, name) for name, code in vars(Code).items() if name.isupper()]
+    assert rows == [(str(code), name) for code, name in sorted(codes)]
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ IP = {"address": "10.0.0.2/24"}
         ({"dns": {"nameservers": "x"}}, Code.INVALID_CONFIG, "prevResult.dns.nameservers is"),
     ],
 )
-def test_broken_results_are_refused_with_the_path(obj: Any, code: Code, problem: str) -> None:
+def test_broken_results_are_refused_with_the_path(obj: Any, code: int, problem: str) -> None:
     """The message starts with what is wrong, below the name that the caller gave the result."""
     with pytest.raises(CniError) as refused:
         parse_result(obj, "1.1.0", where="prevResult")

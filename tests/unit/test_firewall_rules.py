@@ -234,7 +234,7 @@ def test_choice(asked: str, available: Available, chosen: str) -> None:
         ("", NEITHER, Code.FIREWALL, "install libnftables1"),
     ],
 )
-def test_refusal(asked: str, available: Available, code: Code, words: str) -> None:
+def test_refusal(asked: str, available: Available, code: int, words: str) -> None:
     """An unknown name is the configuration's fault; a missing tool is named with what to install."""
     with pytest.raises(CniError) as failure:
         choose_backend(asked, available)

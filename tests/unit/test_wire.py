@@ -86,7 +86,7 @@ def test_foreign_protocol_is_refused_at_its_first_byte() -> None:
         (b"", 2**32 - 1, Code.DECODE),
     ],
 )
-def test_too_long_a_record_is_refused_by_its_length(before: bytes, size: int, code: Code) -> None:
+def test_too_long_a_record_is_refused_by_its_length(before: bytes, size: int, code: int) -> None:
     """The bytes themselves are never waited for, so nobody makes the agent hold 4 GiB."""
     parser = RequestParser()
     with pytest.raises(CniError, match=f"{size} bytes long, more than") as failure:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code, shown
 from pycni.cni.keys import Keys
 from pycni.cni.names import Attachment, check_network, check_plugin_type
@@ -93,7 +92,7 @@ def _decode(stdin: bytes) -> dict[str, Any]:
         raise CniError(Code.DECODE, "stdin is empty: the network config (JSON) belongs there")
     try:
         text = stdin.decode("utf-8")
-        decoded = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+        decoded = json_text.loads(text, parse_constant=_refuse_number, parse_float=_finite)
         if b"\\u" in stdin:
             _refuse_lone_surrogates(decoded)
     except UnicodeError as exc:
@@ -121,7 +120,7 @@ def _check_depth(decoded: Any) -> None:
 
 def _refuse_lone_surrogates(decoded: Any) -> None:
     try:
-        json.dumps(decoded, ensure_ascii=False).encode()
+        json_text.dumps(decoded).encode()
     except UnicodeEncodeError:
         raise ValueError("a \\u escape stands for half a character (lone surrogate)") from None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from enum import IntEnum  # `json` has loaded it (by way of `re`)
+from pycni.cni import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 SHOWN_LENGTH = 80  # characters of a foreign value that a message repeats
 
 
-class Code(IntEnum):
+class Code:
     """CNI error codes: 1..11, 50, 51 of the specification ("Error"), 8 and 999 of the reference, ours from 100.
 
     docs/errors.md says of each when it comes and what to do.
@@ -67,7 +66,7 @@ def shown(value: object) -> str:
     """*value* as one line of JSON for a message: at most `SHOWN_LENGTH` characters, all of which are valid Unicode."""
     if isinstance(value, str):
         value = value[: SHOWN_LENGTH + 1]
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = json_text.dumps(value, default=repr)
     if len(text) > SHOWN_LENGTH:
         text = text[: SHOWN_LENGTH - 1] + "…"
     return text.encode("utf-8", "backslashreplace").decode()  # environment bytes may be lone surrogates

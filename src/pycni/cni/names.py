@@ -65,7 +65,7 @@ def check_network(text: str) -> None:
         )
 
 
-def check_ifname(text: str, *, where: str = "CNI_IFNAME", code: Code = Code.ENVIRONMENT) -> None:
+def check_ifname(text: str, *, where: str = "CNI_IFNAME", code: int = Code.ENVIRONMENT) -> None:
     """CniError *code* unless the kernel can give an interface the name *text*; *where* is the key it came from."""
     problem = "interface name is empty" if not text else _ifname_problem(text)
     if problem:

@@ -9,9 +9,9 @@ Shapes (specification of each version; key order and omissions as the reference 
 
 from __future__ import annotations
 
-import json
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
+from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code, shown
 from pycni.cni.keys import Keys
 from pycni.cni.value import Value
@@ -147,7 +147,7 @@ def dump(obj: Any) -> str:
 
     Bytes of the environment that are no UTF-8 (lone surrogates to Python) come out as U+FFFD, as with the reference.
     """
-    text = json.dumps(obj, indent=4, ensure_ascii=False)
+    text = json_text.dumps(obj, indent=4)
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code, shown
 
 TYPE_CHECKING = False
@@ -46,7 +45,7 @@ def check_command(command: str, version: str) -> None:
 def version_text(supported: Sequence[str] = SUPPORTED) -> str:
     """The answer to VERSION, one line. Its cniVersion is the newest we know, whatever a config says (as reference)."""
     answer = {"cniVersion": CURRENT, "supportedVersions": list(supported)}
-    return json.dumps(answer, separators=(",", ":")) + "\n"
+    return json_text.dumps(answer).replace(" ", "") + "\n"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -147,7 +147,7 @@ class RequestParser:
             self._request = Request(self._executable, tuple(self._environment), bytes(self._stdin))
         return record is not None
 
-    def _take_record(self, limit: int, code: Code, what: str) -> bytes | None:
+    def _take_record(self, limit: int, code: int, what: str) -> bytes | None:
         if len(self._held) < _SIZE.size:
             return None
         (size,) = _SIZE.unpack_from(self._held)

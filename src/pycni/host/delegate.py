@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import time
 
+from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code, shown
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def run_plugin(executable: str, command: str, environ: Iterable[tuple[str, str]]
     environment = {**dict(environ), "CNI_COMMAND": command}
     exit_status, out = _run(executable, environment, stdin)
     try:
-        answer = json.loads(out) if out.strip() else None
+        answer = json_text.loads(out.decode()) if out.strip() else None
     except (ValueError, RecursionError):
         raise CniError(
             Code.INTERNAL, f"plugin {executable} answered {command} with something that is not JSON", _excerpt(out)

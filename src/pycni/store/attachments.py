@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
 from pycni.cni.value import Value
@@ -172,14 +171,14 @@ def _values(record: Record) -> tuple[Any, ...]:
 
 def _to_column(name: str, value: Any) -> Any:
     if name in _RULES:
-        return json.dumps(value.as_dict())
-    return json.dumps(value) if name in _LISTS else value
+        return json_text.dumps(value.as_dict())
+    return json_text.dumps(value) if name in _LISTS else value
 
 
 def _record(row: tuple[Any, ...]) -> Record:
     fields = dict(zip(_FIELDS, row[len(_OWNER) :], strict=True))
     for name in _LISTS:
-        fields[name] = tuple(json.loads(fields[name]))
+        fields[name] = tuple(json_text.loads(fields[name]))
     for name, kind in _RULES.items():
         fields[name] = _from_json(kind, fields[name])
     return Record(Attachment(*row[: len(_OWNER)]), **fields)
@@ -187,7 +186,7 @@ def _record(row: tuple[Any, ...]) -> Record:
 
 def _from_json(kind: Any, text: str) -> Any:
     """A value whose tuples came back from JSON as lists."""
-    return kind(**{name: _tuples(value) for name, value in json.loads(text).items()})
+    return kind(**{name: _tuples(value) for name, value in json_text.loads(text).items()})
 
 
 def _tuples(value: Any) -> Any:
