@@ -29,7 +29,9 @@ TRACING = "tracing"  # this file's own work: not a part of the call
 
 # Module → phase, and by class ("": functions of the module) the names that are its borders.
 BORDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "pycni.exe.run": ("JSON in and out", {"": "parse_call parse_conf render_result dump read_all write_all"}),
+    "pycni.exe.run": ("JSON in and out", {"": "parse_call read_all write_all"}),
+    "pycni.cni.conf": ("JSON in and out", {"": "parse_conf"}),
+    "pycni.cni.result": ("JSON in and out", {"": "render_result dump"}),
     "pycni.store.db": ("store", {"Database": "opened begin_level end_level query run close"}),
     "pycni.store.attachments": ("store", {"Attachments": "begin update commit remove get"}),
     "pycni.store.leases": ("store", {"Leases": "pool make_pool", "Pool": "of_owner at run_below put release"}),

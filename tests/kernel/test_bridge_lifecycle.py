@@ -312,3 +312,13 @@ def test_lost_state_file_does_not_cost_other_containers_their_masquerade(
     lab.add(network("second", 2), c2)
     lab.delete(network("second", 2), c2)
     assert outside.seen_from(c1).address == outside.host_address()
+
+
+@pytest.mark.parametrize("keys", [{"cniVersion": "9.9.9"}, {"name": "-bad"}, {"name": 7}, {"name": None}])
+def test_refused_del_takes_nothing(lab: Lab, c1: Container, keys: dict[str, Any]) -> None:
+    """A DEL begins with the link before it has read all of its config, but not if that will be refused."""
+    conf = network()
+    lab.add(conf, c1)
+    before = lab.traces(c1)
+    lab.refused({**conf, **keys}, c1, "DEL")
+    assert_unchanged(before, lab.traces(c1))

@@ -34,12 +34,15 @@ def release(
     # The kernel waits for an RCU grace period (16 to 24 ms) before it answers: the rest is done meanwhile.
     removal = removal or links.Removal(record.host_links if record else ())
     failures: list[str] = []
+    opened: list[Firewall] = []
     try:
         if record is not None:
-            _attempt(failures, "firewall", remove_rules, store, record)
+            _attempt(failures, "firewall", remove_rules, store, record, opened)
         if conf.ipam.text("type"):
             _attempt(failures, "ipam", delegate.ask, "DEL", call, conf, store)
     finally:
+        for firewall in opened:
+            firewall.close()  # waits for RCU as well: both waits at the same time
         failures += removal.wait()
     if failures:
         raise CniError(
@@ -83,15 +86,17 @@ def environment_of(record: Record) -> tuple[tuple[str, str], ...]:
     )
 
 
-def remove_rules(store: Store, record: Record) -> None:
+def remove_rules(store: Store, record: Record, opened: list[Firewall]) -> None:
     """Remove the attachment's firewall elements; its network's and the whole table with the last that used them.
 
-    Under the store's lock: an ADD that begins meanwhile waits, then finds the table gone and makes it anew.
+    Under the store's lock: an ADD that begins meanwhile waits, then finds the table gone and makes it anew. The
+    firewall goes to *opened*, for the caller to close.
     """
     if not record.backend or record.backend == "none":
         return
     with store.transaction():
         firewall = open_firewall(record.backend)
+        opened.append(firewall)
         if not store.attachments.has_others_on_host(record.attachment) and not _strangers(firewall, record):
             firewall.remove_all()
         elif store.attachments.has_others(record.attachment):
@@ -100,7 +105,6 @@ def remove_rules(store: Store, record: Record) -> None:
             others = store.attachments.rules_of_others(record.attachment)
             firewall.apply_delete(record.attachment_rules, record.network_rules, others)
         store.attachments.update(record.replace(state="deleting"))
-    firewall.close()
 
 
 def _strangers(firewall: Firewall, record: Record) -> bool:

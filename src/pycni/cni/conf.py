@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code, shown
+from pycni.cni.json_text import MAX_BYTES
 from pycni.cni.keys import Keys
 from pycni.cni.names import Attachment, check_network, check_plugin_type
 from pycni.cni.result import Dns, Result, parse_dns, parse_result
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["Keys", "NetConf", "parse_conf"]
+__all__ = ["MAX_BYTES", "Keys", "NetConf", "parse_conf"]
 
-MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 128  # objects and lists inside one another; a config with a prevResult has about six
 _GC_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # the second is libcni's older name for the first
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+MAX_BYTES = 16 * 1024 * 1024  # of a document that somebody hands us
 _BLANK = " \t\n\r"
 _WORDS = {None: "null", True: "true", False: "false"}
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # no JSON, but what the library writes

@@ -22,6 +22,7 @@ class Plugin(Value):
     name: str
     drop_in: str
     module: str  # with add, delete, check, gc and status, each (Call, NetConf); add returns the result
+    makes_link: bool = False  # DEL removes a host link that is named after the attachment
     split: bool = False  # a package that has a module of the command's name for each: a call imports only its own
     supported: tuple[str, ...] = SUPPORTED
 
@@ -39,7 +40,7 @@ class Plugin(Value):
 
 
 PLUGINS = (
-    Plugin(name="bridge", drop_in="bridge", module="pycni.plugins.bridge", split=True),
+    Plugin(name="bridge", drop_in="bridge", module="pycni.plugins.bridge", makes_link=True, split=True),
     Plugin(name="loopback", drop_in="loopback", module="pycni.plugins.loopback.plugin"),
     Plugin(name="ipam", drop_in="host-local", module="pycni.ipam.executable"),
     Plugin(name="static", drop_in="static", module="pycni.ipam.static_executable"),

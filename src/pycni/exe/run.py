@@ -10,10 +10,9 @@ import os
 import sys
 
 import pycni
-from pycni.cni.conf import MAX_BYTES, parse_conf
 from pycni.cni.env import parse_call
 from pycni.cni.errors import CniError, Code
-from pycni.cni.result import dump, render_result
+from pycni.cni.json_text import MAX_BYTES
 from pycni.cni.versions import version_text
 from pycni.exe.plugins import find_plugin
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
     from pycni.exe.plugins import Plugin
 
 REFERENCE_FEATURES = "1.9.0"  # the release of the reference plugins whose keys ours understand
@@ -62,23 +62,43 @@ def answer(
         call = parse_call(environ).replace(executable=executable, netns_fd=netns_fd)
         if call.command == "VERSION":
             return 0, version_text(plugin.supported)
-        conf = parse_conf(_config(stdin), call.command, plugin.supported)
-        _refuse_to_delegate_to_itself(plugin, conf)
-        result = plugin.run(call, conf)
-        return 0, "" if result is None else dump(render_result(result, conf.cni_version))
+        text = _config(stdin)
+        if call.command == "DEL" and plugin.makes_link and _CONF not in sys.modules:
+            from pycni.exe.head_start import begin_del
+
+            begin_del(call, text)
+        return 0, _carry_out(plugin, call, text)
     except CniError as failure:
-        return 1, dump(_with_notes(failure).as_json())
+        return 1, _error(_with_notes(failure))
     except OSError as failure:
         where = f" ({failure.filename})" if failure.filename else ""
-        known = CniError(Code.INTERNAL, f"{failure.strerror or failure}{where}", "; ".join(_notes(failure)))
-        return 1, dump(known.as_json())
+        notes = "; ".join(_notes(failure))
+        return 1, _error(CniError(Code.INTERNAL, f"{failure.strerror or failure}{where}", notes))
     except KeyboardInterrupt as failure:  # Ctrl-C reaches all processes of the terminal
-        stopped = CniError(
-            Code.TRY_AGAIN, "interrupted", "; ".join(("a DEL takes back what is left", *_notes(failure)))
-        )
-        return 1, dump(stopped.as_json())
+        notes = "; ".join(("a DEL takes back what is left", *_notes(failure)))
+        return 1, _error(CniError(Code.TRY_AGAIN, "interrupted", notes))
     except Exception as failure:
-        return 1, dump(_bug(failure).as_json())
+        return 1, _error(_bug(failure))
+
+
+_CONF = "pycni.cni.conf"
+
+
+def _carry_out(plugin: Plugin, call: Call, text: bytes) -> str:
+    """The result of a call, "" where it has none."""
+    from pycni.cni.conf import parse_conf
+    from pycni.cni.result import dump, render_result
+
+    conf = parse_conf(text, call.command, plugin.supported)
+    _refuse_to_delegate_to_itself(plugin, conf)
+    result = plugin.run(call, conf)
+    return "" if result is None else dump(render_result(result, conf.cni_version))
+
+
+def _error(failure: CniError) -> str:
+    from pycni.cni.result import dump
+
+    return dump(failure.as_json())
 
 
 def _refuse_to_delegate_to_itself(plugin: Plugin, conf: NetConf) -> None:
