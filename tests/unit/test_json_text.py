@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import builtins
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +54,20 @@ def test_any_text_is_read_or_refused_as_by_the_library(text: str) -> None:
 def test_what_the_library_refuses_is_refused(text: str) -> None:
     """And what it takes is taken: a lone surrogate is for others to refuse."""
     assert outcome(json_text.loads, text) == outcome(json.loads, text)
+
+
+@pytest.mark.parametrize("text", ["{", '{"a" 1}', "[1,]", '"\\x"', "[nul]", "tru", '"\n"', "[1 2]"])
+def test_refusal_in_a_process_that_has_not_loaded_the_library(text: str) -> None:
+    """The scanner's own exception lives in json.decoder: without it there must still be a ValueError."""
+    code = (
+        "import sys; sys.path.append(sys.argv[1]); from pycni.cni import json_text\n"
+        "assert 'json' not in sys.modules\n"
+        "try: json_text.loads(sys.argv[2])\n"
+        "except ValueError as refused: print(refused)"
+    )
+    argv = [sys.executable, "-ISE", "-c", code, str(Path(json_text.__file__).parents[2]), text]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
 
 
 def test_numbers_are_handed_over_as_words() -> None:

@@ -31,19 +31,26 @@ def loads(
     try:
         from _json import make_scanner
     except ImportError:
-        import json
-
-        return json.loads(text, parse_float=parse_float, parse_constant=parse_constant)
+        return _library_loads(text, parse_float, parse_constant)
     start = len(text) - len(text.lstrip(_BLANK))
     try:
         rules: Any = _Rules(parse_float, parse_constant)
         value, end = make_scanner(rules)(text, start)
+    except SystemError:
+        # Until Python 3.12 the scanner raises nothing where json.decoder, which has its exception, is not loaded.
+        return _library_loads(text, parse_float, parse_constant)
     except StopIteration as nothing:
         raise ValueError(f"Expecting value: char {nothing.value}") from None
     rest = text[end:].lstrip(_BLANK)
     if rest:
         raise ValueError(f"Extra data: char {len(text) - len(rest)}")
     return value
+
+
+def _library_loads(text: str, parse_float: Callable[[str], Any], parse_constant: Callable[[str], Any]) -> Any:
+    import json
+
+    return json.loads(text, parse_float=parse_float, parse_constant=parse_constant)
 
 
 class _Rules:
