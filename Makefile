@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_PACKAGES := ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux
 TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd \
-	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server ps:procps man:man-db cc:gcc
+	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server ps:procps man:man-db cc:gcc \
+	/usr/include/stdio.h:libc6-dev zsh:zsh fish:fish systemd-analyze:systemd setpriv:util-linux
 
 .PHONY: demo test lint unit kernel runtime bench wheel clean help
 
