@@ -1,1 +1,1 @@
-"""The CNI plugins, one folder each: conf (value), plan (pure), check, plugin (order)."""
+"""The CNI plugins, one folder each: conf (value), plan and compare (pure), and a module for each command (order)."""

@@ -40,7 +40,7 @@ def add(call: Call, netconf: NetConf) -> Result:
             record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
                 host_links=(host_link_name(attachment),), bridge=conf.bridge, backend=firewall.name
             )
-            record = begin(store, attachment, call, netconf, record)
+            begin(store, call, record)
             lease = _lease(store, record, call, netconf, conf)
             kernel = Kernel(container, firewall, lambda: _everyone(store, record))
             return _add(store, record, call, netconf, conf, lease=lease, kernel=kernel)

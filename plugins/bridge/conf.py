@@ -5,6 +5,7 @@ from __future__ import annotations
 from pycni.cni.env import parse_args
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
+from pycni.firewall.choose import check_backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from pycni.cni.conf import Keys, NetConf
     from pycni.cni.env import Call
 
-BACKENDS = ("", "nftables", "iptables", "none")
 MAC_BYTES = 6
 MAX_VLAN = 4094  # IEEE 802.1Q: 0 and 4095 are reserved
 MAX_MTU = 65535  # linux/if_ether.h ETH_MAX_MTU
@@ -115,14 +115,7 @@ def _link_name(name: str) -> str:
 def _backend(keys: Keys) -> str:
     """`backend` is ours and may switch the firewall off; `ipMasqBackend` is the reference's name for the choice."""
     ours = keys.text("backend")
-    asked = ours or keys.text("ipMasqBackend")
-    if asked not in BACKENDS or (asked == "none" and not ours):
-        raise CniError(
-            Code.INVALID_CONFIG,
-            f"unknown ipmasq backend {asked!r}".replace("'", '"'),
-            "use nftables or iptables, or omit it",
-        )
-    return asked
+    return check_backend(ours or keys.text("ipMasqBackend"), may_be_none=bool(ours))
 
 
 def _vlan(keys: Keys) -> int:

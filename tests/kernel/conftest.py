@@ -10,6 +10,8 @@ import pytest
 
 from netns_fixtures import Container, Host, Outside
 from pycni.cli.launcher import compile_package, interpreter, launcher_text, package_parent
+from tests.kernel.agent_lab import AgentHost
+from tests.kernel.agent_load import write_launchers
 from tests.kernel.bridge_lab import Lab
 
 NAMES = ("bridge", "loopback", "host-local", "static", "pycni-bridge", "pycni-ipam", "pycni-loopback", "pycni-static")
@@ -32,6 +34,18 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab(host: Host, plugins: Path) -> Lab:
     """A fresh host with the plugins, without a way out (ask for `outside` besides)."""
     return Lab(host, plugins)
+
+
+@pytest.fixture(scope="session")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CNI_PATH directory whose executables ask the agent first."""
+    return write_launchers(tmp_path_factory.mktemp("asking"))
+
+
+@pytest.fixture
+def agents(host: Host, tmp_path: Path) -> AgentHost:
+    """Where agents of `host` are started and asked; none runs yet."""
+    return AgentHost(host, tmp_path / "agent.log")
 
 
 @pytest.fixture

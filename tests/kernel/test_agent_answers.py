@@ -12,7 +12,6 @@ import pytest
 
 from netns_fixtures import Container, Host, can_ping
 from tests.kernel.agent_lab import AgentHost
-from tests.kernel.agent_load import write_launchers
 from tests.kernel.bridge_lab import Conf, Lab, network, static
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "kernel:veth")
@@ -20,21 +19,10 @@ pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "
 QUIET = 'reconcile_s = 0\nlog_level = "error"\n'
 
 
-@pytest.fixture(scope="session")
-def asking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CNI_PATH directory whose executables ask the agent first."""
-    return write_launchers(tmp_path_factory.mktemp("asking"))
-
-
 @pytest.fixture
 def lab(host: Host, asking: Path) -> Lab:
     """A host whose plugins ask the agent."""
     return Lab(host, asking)
-
-
-@pytest.fixture
-def agents(host: Host, tmp_path: Path) -> AgentHost:
-    return AgentHost(host, tmp_path / "agent.log")
 
 
 def test_namespace_path_of_the_callers_mounts(lab: Lab, agents: AgentHost, c1: Container) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from netns_fixtures import Host, assert_unchanged, wait_until
 from tests.kernel.agent_lab import DEADLINE_S, AgentHost
-from tests.kernel.agent_load import HASTY, Load, write_launchers
+from tests.kernel.agent_load import HASTY, Load
 from tests.kernel.bridge_lab import Lab, network
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "kernel:veth")
@@ -17,12 +17,6 @@ pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "
 KILLS = int(os.environ.get("PYCNI_TEST_KILLS", "25"))
 SEED = int(os.environ.get("PYCNI_TEST_SEED", "20"))
 CONTAINERS = 16
-
-
-@pytest.fixture(scope="session")
-def asking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CNI_PATH directory whose executables ask the agent first."""
-    return write_launchers(tmp_path_factory.mktemp("asking"))
 
 
 @pytest.fixture

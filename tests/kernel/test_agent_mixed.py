@@ -10,19 +10,13 @@ import pytest
 
 from netns_fixtures import Container, Host, assert_unchanged, can_ping
 from tests.kernel.agent_lab import DEADLINE_S, AgentHost
-from tests.kernel.agent_load import HASTY, Load, write_launchers
+from tests.kernel.agent_load import HASTY, Load
 from tests.kernel.bridge_lab import Lab, network
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "kernel:veth")
 
 SEED = 11
 LEAST_PAIRS = 60  # of ADD and DEL in each of the tests under load
-
-
-@pytest.fixture(scope="session")
-def asking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CNI_PATH directory whose executables ask the agent first."""
-    return write_launchers(tmp_path_factory.mktemp("asking"))
 
 
 @pytest.fixture

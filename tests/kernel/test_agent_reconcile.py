@@ -13,7 +13,7 @@ import pytest
 
 from netns_fixtures import Container, Host, Outside, assert_unchanged, can_ping, diff, netns_snapshot, wait_until
 from tests.kernel.agent_lab import DEADLINE_S, AgentHost
-from tests.kernel.agent_load import Load, seconds_until, write_launchers
+from tests.kernel.agent_load import Load, seconds_until
 from tests.kernel.bridge_lab import Lab, address_of, network
 from tests.kernel.test_faults import Faulty
 
@@ -33,21 +33,10 @@ echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]}'
 """
 
 
-@pytest.fixture(scope="session")
-def asking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CNI_PATH directory whose executables ask the agent first."""
-    return write_launchers(tmp_path_factory.mktemp("asking"))
-
-
 @pytest.fixture
 def lab(host: Host, asking: Path) -> Lab:
     """A host whose plugins ask the agent."""
     return Lab(host, asking)
-
-
-@pytest.fixture
-def agents(host: Host, tmp_path: Path) -> AgentHost:
-    return AgentHost(host, tmp_path / "agent.log")
 
 
 # -- the packet filter -------------------------------------------------------------------------------------------------

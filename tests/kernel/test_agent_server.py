@@ -22,7 +22,6 @@ from netns_fixtures import CniRun, Container, Host, wait_until
 from pycni.cni.errors import CniError
 from pycni.exe.wire import MAGIC, Answer, Request, decode_answer, encode_request
 from tests.kernel.agent_lab import DEADLINE_S, SOCKET, WAITING_IPAM, AgentHost
-from tests.kernel.agent_load import write_launchers
 from tests.kernel.bridge_lab import Conf, Lab, network
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "kernel:veth")
@@ -33,21 +32,10 @@ STATE_FILES = 2 * 9  # descriptors: each of eight workers, and the upkeep, opens
 VERSION = b'{"cniVersion": "1.0.0"}'
 
 
-@pytest.fixture(scope="session")
-def asking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CNI_PATH directory whose executables ask the agent first."""
-    return write_launchers(tmp_path_factory.mktemp("asking"))
-
-
 @pytest.fixture
 def lab(host: Host, asking: Path) -> Lab:
     """A host whose plugins ask the agent."""
     return Lab(host, asking)
-
-
-@pytest.fixture
-def agents(host: Host, tmp_path: Path) -> AgentHost:
-    return AgentHost(host, tmp_path / "agent.log")
 
 
 @pytest.fixture

@@ -17,19 +17,18 @@ if TYPE_CHECKING:
     from pycni.store import Store
 
 
-def begin(store: Store, attachment: Attachment, call: Call, conf: NetConf, fresh: Record) -> Record:
+def begin(store: Store, call: Call, fresh: Record) -> None:
     """Write *fresh* (see new_record) into the store, after settling what an earlier ADD of the same id left.
 
     Raises CniError 105 where that attachment is alive, 11 where another process is still at it.
     """
-    old = store.attachments.get(attachment)
+    old = store.attachments.get(fresh.attachment)
     if old is not None:
         from pycni.attach.release import release_record
 
         refuse_if_alive(old, fresh.netns_id)
         release_record(store, old, call.executable)
     store.attachments.begin(fresh)
-    return fresh
 
 
 def new_record(attachment: Attachment, call: Call, conf: NetConf, plugin: str, netns_id: str) -> Record:

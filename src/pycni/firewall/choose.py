@@ -15,10 +15,11 @@ class Available(Value):
     iptables: bool
 
 
-def check_backend(asked: str) -> str:
-    """*asked* if it is "", "nftables", "iptables" or "none"; CniError 7 else."""
-    if asked and asked not in BACKENDS:
-        raise CniError(Code.INVALID_CONFIG, f'unknown ipmasq backend "{asked}"', f"known: {', '.join(BACKENDS)}")
+def check_backend(asked: str, *, may_be_none: bool = True) -> str:
+    """*asked* if it is "", "nftables", "iptables" or (where it may be) "none"; CniError 7 else."""
+    known = [name for name in BACKENDS if may_be_none or name != "none"]
+    if asked and asked not in known:
+        raise CniError(Code.INVALID_CONFIG, f'unknown ipmasq backend "{asked}"', f"known: {', '.join(known)}")
     return asked
 
 
