@@ -115,6 +115,11 @@ def test_owner_and_alias_spell_the_attachment_out() -> None:
     """People read the owner from `ip link`."""
     attachment = Attachment("net", "ctr", "eth0")
     assert attachment.owner == "net/ctr/eth0"
+    assert attachment.replace(part="portmap").owner == "net/ctr/eth0/portmap"
+    for one in (attachment, attachment.replace(part="portmap")):
+        assert Attachment.parse(one.owner) == one
+    for text in ("", "net", "net/ctr", "net//eth0", "a/b/c/d/e"):
+        assert Attachment.parse(text) is None
     assert alias(attachment) == "pycni net/ctr/eth0"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -14,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from pycni.cni.errors import CniError, Code
-from pycni.store import Lease, Store, open_store
+from pycni.cni.names import Attachment
+from pycni.store import Lease, Record, Store, open_store
 from pycni.store.boot import boot_id, own_process, process_alive
+from pycni.store.schema import SCHEMA_VERSION, STEPS
 
 SOURCES = str(Path(__file__).parents[2] / "src")
 
@@ -100,8 +104,49 @@ def test_a_newer_format_is_refused(path: str) -> None:
     """Instead of being misread."""
     with open_store(path) as store, store.transaction():
         store.run("PRAGMA user_version=99")
-    with pytest.raises(CniError, match="has format 99 and this pycni writes format 1"):
+    with pytest.raises(CniError, match=f"has format 99 and this pycni writes format {SCHEMA_VERSION}"):
         open_store(path)
+
+
+def test_a_file_of_an_older_format_takes_the_steps_it_lacks(path: str) -> None:
+    """What the first format recorded is still there afterwards, as the records of the plugins that make links."""
+    os.makedirs(os.path.dirname(path))
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
+        for statement in STEPS[0]:
+            old.execute(statement)
+        old.execute("PRAGMA user_version=1")
+        columns = [name for _, name, *_ in old.execute("PRAGMA table_info(attachments)")]
+        texts = {"network": "net", "container_id": "c1", "ifname": "eth0", "plugin": "bridge", "state": "ready"}
+        texts |= dict.fromkeys(("host_links", "addresses", "cni_path"), "[]")
+        texts |= {"network_rules": '{"network": "net"}', "attachment_rules": '{"owner": "net/c1/eth0"}'}
+        row = [texts.get(name, 0 if name in ("pid", "pid_start", "created") else "") for name in columns]
+        old.execute(f"INSERT INTO attachments VALUES ({', '.join('?' * len(row))})", row)
+    with open_store(path) as store:
+        (record,) = store.attachments.all()
+        assert record.attachment == Attachment("net", "c1", "eth0", "")
+        assert (record.plugin, record.state) == ("bridge", "ready")
+        assert store.query("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_the_parts_of_an_attachment_are_records_of_their_own(store: Store) -> None:
+    """Each is found, counted and removed by itself; all of them keep the host's shared things in use."""
+    link, ports = Attachment("net", "c1", "eth0"), Attachment("net", "c1", "eth0", "portmap")
+    records = store.attachments
+    records.begin(Record(link, "bridge"))
+    records.begin(Record(ports, "portmap"))
+    assert [record.plugin for record in records.all("net")] == ["bridge", "portmap"]
+    assert [record.plugin for record in records.all(part="portmap")] == ["portmap"]
+    assert not records.has_others(link)
+    assert not records.has_others(ports)
+    assert records.has_others_on_host(link)
+    records.begin(Record(Attachment("net", "c0", "eth0", "portmap"), "portmap"))
+    assert records.has_others(ports)
+    assert not records.has_others(link)
+    found = records.get(link)
+    assert found is not None
+    assert records.remove(found)
+    assert records.get(link) is None
+    assert records.get(ports) is not None
 
 
 def test_a_directory_that_cannot_be_made_is_an_oserror(tmp_path: Path) -> None:

@@ -168,9 +168,8 @@ class Agent:
         if "" in owners:
             return True
         with open_store() as store:
-            records = (
-                store.attachments.get(Attachment(*owner.split("/"))) for owner in owners if owner.count("/") == 2
-            )
+            named = filter(None, map(Attachment.parse, owners))
+            records = map(store.attachments.get, named)
             return any(record is not None and record.state == "ready" for record in records)
 
     # -- systemd and signals -------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def _calls(tallies: list[tuple[tuple[str, str, int], Tally]]) -> Iterable[Any]:
 
 def _objects() -> tuple[Counter[tuple[str, ...]], Counter[tuple[str, ...]]]:
     with open_store() as store:
-        attachments = Counter((record.attachment.network, record.state) for record in store.attachments.all())
+        attachments = Counter((record.attachment.network, record.state) for record in store.attachments.all(part=""))
         return Counter(attachments), Counter((lease.network,) for lease in store.leases.all())
 
 

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from pycni.attach.liveness import is_abandoned, is_dead
-from pycni.attach.release import release_record, rules_of_others
+from pycni.attach.release import rules_of_others
 from pycni.cni.errors import CniError
 from pycni.cni.value import Value
+from pycni.exe.plugins import release_record
 from pycni.host import rtnl
 from pycni.host.firewall import open_firewall
 from pycni.store import Store
@@ -70,7 +71,7 @@ def reconcile(store: Store, grace_s: float, now: float, dead_since: DeadSince, a
     return Reconciled(
         at=now,
         ms=round((time.monotonic() - began) * 1000, 2),
-        attachments=len(records),
+        attachments=sum(not record.attachment.part for record in records),
         restored=restored,
         released=released,
         foreign=foreign_changes(records, dead),

@@ -52,7 +52,7 @@ def state_of(record: Record, links: tuple[str, ...]) -> str:
 
 def see_attachments(store: Store, network: str | None = None) -> list[Seen]:
     """Every attachment of the store, or of *network*, beside the kernel."""
-    records = store.attachments.all(network)
+    records = store.attachments.all(network, part="")
     if not records:
         return []
     with Netlink() as kernel:

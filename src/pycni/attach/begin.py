@@ -11,24 +11,34 @@ from pycni.store.boot import boot_id, own_process, process_alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.cni.names import Attachment
     from pycni.store import Store
 
+    Release = Callable[[Store, Record, str], None]
 
-def begin(store: Store, call: Call, fresh: Record) -> None:
+
+def begin(store: Store, call: Call, fresh: Record, release: Release | None = None) -> None:
     """Write *fresh* (see new_record) into the store, after settling what an earlier ADD of the same id left.
+
+    *release*: how the plugin releases a record, where attach.release.release_record does not do all of it.
 
     Raises CniError 105 where that attachment is alive, 11 where another process is still at it.
     """
     old = store.attachments.get(fresh.attachment)
     if old is not None:
-        from pycni.attach.release import release_record
-
         refuse_if_alive(old, fresh.netns_id)
-        release_record(store, old, call.executable)
+        (release or _release)(store, old, call.executable)
     store.attachments.begin(fresh)
+
+
+def _release(store: Store, record: Record, executable: str) -> None:
+    from pycni.attach.release import release_record  # not an ordinary ADD's
+
+    release_record(store, record, executable)
 
 
 def new_record(attachment: Attachment, call: Call, conf: NetConf, plugin: str, netns_id: str) -> Record:
@@ -63,6 +73,12 @@ def refuse_if_alive(record: Record, netns_id: str) -> None:
             )
         return
     if is_live(record, netns_id):
+        if record.attachment.part:
+            raise CniError(
+                Code.ALREADY_ATTACHED,
+                f"{record.attachment.owner} has been set up before",
+                "DEL it first; an ADD of the same container is not repeated",
+            )
         host_link = record.host_links[0] if record.host_links else ""
         raise CniError(
             Code.ALREADY_ATTACHED,

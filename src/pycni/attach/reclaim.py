@@ -13,29 +13,34 @@ from pycni.host.firewall import NoFirewall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.cni.names import Attachment
     from pycni.store import Store
     from pycni.store.attachments import Record
 
+    Release = Callable[[Store, Record, str], None]
 
-def reclaim(store: Store, call: Call, conf: NetConf) -> None:
+
+def reclaim(store: Store, call: Call, conf: NetConf, part: str = "", release: Release = release_record) -> None:
     """Release what is not among conf.valid_attachments; without that list only what is dead for certain.
 
-    CniError 999 names what could not be released; everything else is released all the same (spec, section 2, GC).
+    *part*: of which plugin (see Attachment), whose way to release a record is *release*. CniError 999 names what could
+    not be released; everything else is released all the same (spec, section 2, GC).
     """
     valid = conf.valid_attachments
     failures: list[str] = []
     with rtnl.Netlink() as host:
-        records = store.attachments.all(network=conf.name)
+        records = store.attachments.all(network=conf.name, part=part)
         unwanted = [one for one in records if (is_dead(one, host) if valid is None else _is_over(one, valid))]
     for record in unwanted:
         try:
-            release_record(store, record, call.executable)
+            release(store, record, call.executable)
         except CniError as failure:
             failures.append(failure.msg)
-    if valid is not None:
+    if valid is not None and not part:
         with store.transaction():
             try:
                 remove_strays(store, conf.name, valid)
@@ -47,7 +52,7 @@ def reclaim(store: Store, call: Call, conf: NetConf) -> None:
 
 def _is_over(record: Record, valid: tuple[Attachment, ...]) -> bool:
     """Not listed, and not half made by a process that still runs: that is its own business."""
-    return record.attachment not in valid and (record.state == "ready" or is_abandoned(record))
+    return record.attachment.replace(part="") not in valid and (record.state == "ready" or is_abandoned(record))
 
 
 def remove_strays(store: Store, network: str, valid: tuple[Attachment, ...]) -> None:

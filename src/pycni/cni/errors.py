@@ -35,6 +35,7 @@ class Code:
     KERNEL_LACKS = 104
     ALREADY_ATTACHED = 105
     BROKEN = 106
+    NEEDS_AGENT = 107
     INTERNAL = 999
 
 

@@ -13,16 +13,27 @@ _ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 class Attachment(Value):
-    """One interface of one container on one network: what the specification makes ADD and DEL agree on."""
+    """One interface of one container on one network: what the specification makes ADD and DEL agree on.
+
+    *part*: "" for the plugin that makes the interface, the name of a chained one ("portmap") for what that adds to it.
+    """
 
     network: str
     container_id: str
     ifname: str
+    part: str = ""
 
     @property
     def owner(self) -> str:
-        """network/container_id/ifname: unique, since none of the three may contain a slash."""
-        return f"{self.network}/{self.container_id}/{self.ifname}"
+        """network/container_id/ifname[/part]: unique, since none of them may contain a slash."""
+        owner = f"{self.network}/{self.container_id}/{self.ifname}"
+        return f"{owner}/{self.part}" if self.part else owner
+
+    @classmethod
+    def parse(cls, owner: str) -> Attachment | None:
+        """The attachment whose `owner` this is, None for any other text."""
+        fields = owner.split("/")
+        return cls(*fields) if len(fields) in (3, 4) and all(fields) else None
 
 
 def host_link_name(attachment: Attachment) -> str:

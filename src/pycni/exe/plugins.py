@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.cni.result import Result
+    from pycni.store import Store
+    from pycni.store.attachments import Record
 
 _FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
 
@@ -23,6 +25,7 @@ class Plugin(Value):
     drop_in: str
     module: str  # with add, delete, check, gc and status, each (Call, NetConf); add returns the result
     makes_link: bool = False  # DEL removes a host link that is named after the attachment
+    releases: bool = False  # it has a release_record(Store, Record, executable) of its own, beside `delete`
     split: bool = False  # a package that has a module of the command's name for each: a call imports only its own
     supported: tuple[str, ...] = SUPPORTED
 
@@ -54,3 +57,13 @@ def find_plugin(executable: str) -> Plugin | None:
             if executable == name or executable.endswith(f"-{name}"):
                 return plugin
     return None
+
+
+def release_record(store: Store, record: Record, executable: str = "") -> None:
+    """Release *record* as the plugin does that wrote it; see attach.release.release_record."""
+    name = "pycni.attach.release"
+    for plugin in PLUGINS:
+        if plugin.releases and plugin.name == record.plugin:
+            name = plugin.module_of("delete")
+    __import__(name)
+    sys.modules[name].release_record(store, record, executable)

@@ -6,7 +6,7 @@ from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
 from pycni.cni.value import Value
-from pycni.firewall.rules import AttachmentRules, NetworkRules
+from pycni.firewall.rules import AttachmentRules, NetworkRules, PortMapping
 from pycni.store.boot import own_process
 
 TYPE_CHECKING = False
@@ -47,12 +47,12 @@ class Record(Value):
     created: float = 0.0
 
 
-_OWNER = ("network", "container_id", "ifname")
+_OWNER = ("network", "part", "container_id", "ifname")
 _FIELDS = tuple(name for name in Record.__annotations__ if name != "attachment")
 _LISTS = ("host_links", "addresses", "cni_path")  # JSON arrays in the table
 _RULES = {"network_rules": NetworkRules, "attachment_rules": AttachmentRules}  # JSON objects
 _COLUMNS = ", ".join(_OWNER + _FIELDS)
-_IS_OWNER = "network = ? AND container_id = ? AND ifname = ?"
+_IS_OWNER = "network = ? AND part = ? AND container_id = ? AND ifname = ?"
 
 INSERT = f"INSERT INTO attachments ({_COLUMNS}) VALUES ({', '.join('?' * (len(_OWNER) + len(_FIELDS)))})"
 UPDATE = f"UPDATE attachments SET {', '.join(f'{name} = ?' for name in _FIELDS)} WHERE {_IS_OWNER}"
@@ -65,17 +65,17 @@ COUNT = "SELECT count(*) FROM attachments WHERE network = ?"
 # A record in state "deleting" has given back its rules. Two searches of the index, before and behind the own place in
 # it: "not equal" would walk the network's entries.
 OTHERS = """SELECT EXISTS (SELECT 1 FROM attachments
-        WHERE network = ?1 AND (container_id, ifname) < (?2, ?3) AND state <> 'deleting')
+        WHERE network = ?1 AND part = ?2 AND (container_id, ifname) < (?3, ?4) AND state <> 'deleting')
     OR EXISTS (SELECT 1 FROM attachments
-        WHERE network = ?1 AND (container_id, ifname) > (?2, ?3) AND state <> 'deleting')"""
+        WHERE network = ?1 AND part = ?2 AND (container_id, ifname) > (?3, ?4) AND state <> 'deleting')"""
 # Ends at the first that counts, which is the first or second row but for a crowd that is being deleted.
 OTHERS_ON_HOST = """SELECT EXISTS (SELECT 1 FROM attachments
-    WHERE state <> 'deleting' AND (network, container_id, ifname) <> (?1, ?2, ?3))"""
+    WHERE state <> 'deleting' AND (network, part, container_id, ifname) <> (?1, ?2, ?3, ?4))"""
 ON_BRIDGE = """SELECT EXISTS (SELECT 1 FROM attachments
-    WHERE bridge = ?4 AND state <> 'deleting' AND (network, container_id, ifname) <> (?1, ?2, ?3))"""
+    WHERE bridge = ?5 AND state <> 'deleting' AND (network, part, container_id, ifname) <> (?1, ?2, ?3, ?4))"""
 # Only when a network's last attachment goes: one row for each way the others' networks are set up.
 RULES_OF_OTHERS = """SELECT DISTINCT network_rules FROM attachments
-    WHERE state <> 'deleting' AND (network, container_id, ifname) <> (?1, ?2, ?3)"""
+    WHERE state <> 'deleting' AND (network, part, container_id, ifname) <> (?1, ?2, ?3, ?4)"""
 
 
 class Attachments:
@@ -125,10 +125,13 @@ class Attachments:
         rows = self._store.query(GET, _owner(attachment))
         return _record(rows[0]) if rows else None
 
-    def all(self, network: str | None = None) -> tuple[Record, ...]:
-        """Every record, or those of *network*, ordered by network, container id and interface."""
-        where, values = ("", ()) if network is None else ("WHERE network = ?", (network,))
-        rows = self._store.query(f"SELECT {_COLUMNS} FROM attachments {where} ORDER BY {', '.join(_OWNER)}", values)
+    def all(self, network: str | None = None, part: str | None = None) -> tuple[Record, ...]:
+        """Every record, or those of *network* and *part*, ordered by network, part, container id and interface."""
+        wanted = {name: value for name, value in (("network", network), ("part", part)) if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in wanted) or "TRUE"
+        rows = self._store.query(
+            f"SELECT {_COLUMNS} FROM attachments WHERE {where} ORDER BY {', '.join(_OWNER)}", tuple(wanted.values())
+        )
         return tuple(map(_record, rows))
 
     def count(self, network: str | None = None) -> int:
@@ -140,7 +143,8 @@ class Attachments:
         return int(number)
 
     def has_others(self, attachment: Attachment) -> bool:
-        """Whether the network has another attachment that is not being deleted; same cost at any number."""
+        """Whether the network has another attachment of the same part that is not being deleted; same cost at any
+        number."""
         return self._exists(OTHERS, _owner(attachment))
 
     def has_others_on_host(self, attachment: Attachment) -> bool:
@@ -161,8 +165,8 @@ class Attachments:
         return bool(found)
 
 
-def _owner(attachment: Attachment) -> tuple[str, str, str]:
-    return attachment.network, attachment.container_id, attachment.ifname
+def _owner(attachment: Attachment) -> tuple[str, str, str, str]:
+    return attachment.network, attachment.part, attachment.container_id, attachment.ifname
 
 
 def _values(record: Record) -> tuple[Any, ...]:
@@ -171,7 +175,7 @@ def _values(record: Record) -> tuple[Any, ...]:
 
 def _to_column(name: str, value: Any) -> Any:
     if name in _RULES:
-        return json_text.dumps(value.as_dict())
+        return json_text.dumps(_plain(value))
     return json_text.dumps(value) if name in _LISTS else value
 
 
@@ -181,13 +185,25 @@ def _record(row: tuple[Any, ...]) -> Record:
         fields[name] = tuple(json_text.loads(fields[name]))
     for name, kind in _RULES.items():
         fields[name] = _from_json(kind, fields[name])
-    return Record(Attachment(*row[: len(_OWNER)]), **fields)
+    network, part, container_id, ifname = row[: len(_OWNER)]
+    return Record(Attachment(network, container_id, ifname, part), **fields)
+
+
+def _plain(rules: NetworkRules | AttachmentRules) -> dict[str, Any]:
+    fields = rules.as_dict()
+    if fields.get("ports"):
+        fields["ports"] = [one.as_dict() for one in fields["ports"]]
+    return fields
 
 
 def _from_json(kind: Any, text: str) -> Any:
-    """A value whose tuples came back from JSON as lists."""
+    """Rules whose tuples came back from JSON as lists, and whose port mappings as objects."""
     return kind(**{name: _tuples(value) for name, value in json_text.loads(text).items()})
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(_tuples(each) for each in value)
+    if isinstance(value, dict):  # the only values inside rules
+        return PortMapping(**{name: _tuples(each) for name, each in value.items()})
+    return value

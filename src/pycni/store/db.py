@@ -20,7 +20,7 @@ import sys
 
 from pycni.cni.errors import CniError, Code, shown
 from pycni.store.boot import boot_id
-from pycni.store.schema import SCHEMA, SCHEMA_VERSION
+from pycni.store.schema import SCHEMA_VERSION, STEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,16 +178,16 @@ def _prepare(connection: sqlite3.Connection, lock: int, path: str) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
         version = _version(connection)  # again: another process may just have made the tables
-        if version not in (0, SCHEMA_VERSION):
+        if not 0 <= version <= SCHEMA_VERSION:
             raise CniError(
                 Code.IO,
                 f"{path} has format {version} and this pycni writes format {SCHEMA_VERSION}",
                 "install the newest pycni everywhere",
             )
-        if version == 0:
-            for statement in SCHEMA:
+        for step in STEPS[version:]:
+            for statement in step:
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         connection.execute("COMMIT")
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)

@@ -1,10 +1,12 @@
-"""The tables (docs/ipam.md draws them). Every statement on the way of ADD and DEL is an index search."""
+"""The tables (docs/ipam.md draws them), as the steps from an empty file to today's format.
+
+Every statement on the way of ADD and DEL is an index search. A step that was released is never changed: a file of an
+older pycni takes the steps it lacks.
+"""
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1  # PRAGMA user_version
-
-SCHEMA = (
+_FIRST = (
     # The write-ahead record of an attachment. A rowid table, so that counting a network's attachments reads the
     # small index and not the configurations.
     """CREATE TABLE attachments (
@@ -33,3 +35,14 @@ SCHEMA = (
     """CREATE TABLE spans (
         pool INTEGER NOT NULL, first BLOB NOT NULL, last BLOB NOT NULL, PRIMARY KEY (pool, first)) WITHOUT ROWID""",
 )
+
+# part: "" or the chained plugin whose record it is. It stands before the container in the index: the attachments of one
+# network and part are neighbours there.
+_PARTS = (
+    "ALTER TABLE attachments ADD COLUMN part TEXT NOT NULL DEFAULT ''",
+    "DROP INDEX attachments_by_owner",
+    "CREATE UNIQUE INDEX attachments_by_owner ON attachments (network, part, container_id, ifname)",
+)
+
+STEPS = (_FIRST, _PARTS)
+SCHEMA_VERSION = len(STEPS)  # PRAGMA user_version
