@@ -23,7 +23,7 @@ def delete(call: Call, netconf: NetConf) -> None:
 
         with open_store() as store:
             known = store.attachments.get(attachment) is not None
-            release(store, attachment, call, netconf, removal)
+            release(store, attachment, call, netconf, removal=removal)
     finally:
         removal.wait()
     if not known and call.netns:

@@ -62,6 +62,24 @@ def test_without_an_agent_the_own_ipam_needs_no_process(place: AgentHost, kind: 
     assert added["ips"][0]["address"] == "10.1.0.2/24"
 
 
+@pytest.mark.needs("tool:cc")
+def test_an_ipam_plugin_of_another_installation_does_not_wait_for_its_caller(place: AgentHost) -> None:
+    """Not the same file, so the agent executes it; were that to ask the agent, it would wait for this very call."""
+    place.install("c")
+    place.host.run(["mkdir", "/run/other"])
+    place.host.run(["cp", f"{BIN}/pycni-ipam", f"{BIN}/pycni-standalone", "/run/other"])
+    place.start()
+    web = place.host.container("web")
+    ipam = {"type": "pycni-ipam", "subnet": "10.1.0.0/24"}
+    conf = {"cniVersion": "1.0.0", "name": "n", "type": "pycni-bridge", "ipam": ipam}
+    place.host.run(["rm", f"{BIN}/pycni-ipam"])
+    deadline = {"PYCNI_TIMEOUT": str(DEADLINE_S)}
+    added = place.call("ADD", conf, web, cni_path=f"{BIN}:/run/other", env=deadline)
+    assert added.result()["ips"][0]["address"] == "10.1.0.2/24"
+    assert place.call("DEL", conf, web, cni_path=f"{BIN}:/run/other", env=deadline).ok
+    assert place.counts() == {"ADD": 1, "DEL": 1}
+
+
 def test_a_killed_agent_is_replaced_by_standalone_calls(installed: AgentHost) -> None:
     """Its socket is still there, nobody answers: the call is carried out, doctor says so, a new agent takes over."""
     installed.start()

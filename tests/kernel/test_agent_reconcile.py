@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,34 @@ def test_release_does_not_hit_the_next_attachment_of_the_same_id(
     assert lab.records() == {"b/web/eth0": "ready"}
     assert lab.check(conf, third, result, container_id="web").ok
     assert can_ping(third, "10.1.0.1")
+
+
+def test_a_delete_in_progress_is_left_to_its_process(
+    lab: Lab, agents: AgentHost, plugins: Path, boxes: Callable[[int], list[Container]]
+) -> None:
+    """A standalone DEL, of what a process that has ended added: nothing is released beside it, it ends well."""
+    (first,) = boxes(1)
+    foreign = lab.host.file("/run/foreign")
+    foreign.mkdir()
+    (foreign / "waiting").write_text(WAITING_ON_DEL)
+    (foreign / "waiting").chmod(0o755)
+    lab.host.run(["mkfifo", "/run/go", "/run/asked"])
+    standalone = Lab(lab.host, plugins)
+    conf = network(ipam={"type": "waiting"}, isDefaultGateway=None)
+    path = f"{plugins}:/run/foreign"
+    standalone.add(conf, first, cni_path=path)
+    agents.start(config=ON_NOTICE + "grace_s = 0\n")
+    lab.host.run(["touch", "/run/wait"])
+    with ThreadPoolExecutor(1) as pool:
+        deleting = pool.submit(standalone.delete, conf, first, cni_path=path)
+        lab.host.run(["sh", "-c", "read -r _ </run/asked"])  # its links and rules are gone, the record is not
+        lab.host.run(["rm", "/run/wait"])
+        assert lab.records() == {"net/c1/eth0": "deleting"}
+        assert agents.ask("reconcile")["released"] == []
+        assert lab.records() == {"net/c1/eth0": "deleting"}
+        lab.host.run(["sh", "-c", "echo >/run/go"])
+        deleting.result(DEADLINE_S)
+    assert lab.records() == {}
 
 
 def test_release_that_failed_is_tried_again(

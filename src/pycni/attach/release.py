@@ -10,6 +10,7 @@ from pycni.cni.env import Call
 from pycni.cni.errors import CniError, Code
 from pycni.firewall.rules import comment_of
 from pycni.host import links
+from pycni.host.delegate import find
 from pycni.host.firewall import open_firewall
 from pycni.ipam import delegate
 
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
 
 
 def release(
-    store: Store, attachment: Attachment, call: Call, conf: NetConf, removal: links.Removal | None = None
+    store: Store,
+    attachment: Attachment,
+    call: Call,
+    conf: NetConf,
+    *,
+    removal: links.Removal | None = None,
+    record: Record | None = None,
 ) -> None:
     """What DEL does; nothing to release is success. CniError 999 names all that could not be released.
 
-    *removal*: of the host links, where it has begun already.
+    *removal*: of the host links, where it has begun already; *record*: the attachment's, where it has been read.
     """
-    record = store.attachments.get(attachment)
+    record = record or store.attachments.get(attachment)
     # The kernel waits for an RCU grace period (16 to 24 ms) before it answers: the rest is done meanwhile.
     removal = removal or links.Removal(record.host_links if record else ())
     failures: list[str] = []
@@ -57,9 +64,10 @@ def release(
 def release_record(store: Store, record: Record, executable: str = "") -> None:
     """release() with everything taken from the record: for GC and for the next ADD of the same id.
 
-    *executable*: the file that was called, if one was (see Call).
+    *executable*: the file that was called, if one was (see Call); else the one that an ADD would call today.
     """
     owner = record.attachment
+    conf = parse_conf(record.conf.encode(), "DEL")
     call = Call(
         command="DEL",
         container_id=owner.container_id,
@@ -68,9 +76,16 @@ def release_record(store: Store, record: Record, executable: str = "") -> None:
         args=record.cni_args,
         path=record.cni_path,
         environ=environment_of(record),
-        executable=executable,
+        executable=executable or _executable(conf, record),
     )
-    release(store, owner, call, parse_conf(record.conf.encode(), "DEL"))
+    release(store, owner, call, conf, record=record)
+
+
+def _executable(conf: NetConf, record: Record) -> str:
+    try:
+        return find(conf.type, record.cni_path)
+    except CniError:
+        return ""  # uninstalled
 
 
 def environment_of(record: Record) -> tuple[tuple[str, str], ...]:
@@ -104,7 +119,9 @@ def remove_rules(store: Store, record: Record, opened: list[Firewall]) -> None:
         else:
             others = store.attachments.rules_of_others(record.attachment)
             firewall.apply_delete(record.attachment_rules, record.network_rules, others)
-        store.attachments.update(record.replace(state="deleting"))
+        # This process's work from here on: with the ADD's process in the record, which is long gone, a reconciling
+        # agent would take it for abandoned.
+        store.attachments.claim(record)
 
 
 def _strangers(firewall: Firewall, record: Record) -> bool:
