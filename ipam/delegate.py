@@ -8,6 +8,7 @@ import sys
 from pycni.cni.errors import CniError, Code
 from pycni.cni.result import Result, parse_result
 from pycni.host.delegate import find, run_plugin
+from pycni.ipam import backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pycni.cni.env import Call
     from pycni.store import Store
 
+# Where it is a pycni of another installation, the agent would let it wait for the very call that it is part of.
+_BY_ITSELF = ("PYCNI_SOCKET", "")
 _FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
 
 
@@ -29,7 +32,7 @@ def ask(verb: str, call: Call, conf: NetConf, store: Store) -> Result | None:
     A foreign plugin must not be asked inside a transaction: see `is_ours`.
     """
     executable = find(conf.ipam.text("type"), call.path)
-    local = _local(executable, call.executable)
+    local = _local(executable, call.executable, conf)
     if local is not None:
         answered: Result | None = getattr(local, _FUNCTIONS[verb])(call, conf, store)
         return answered
@@ -37,7 +40,7 @@ def ask(verb: str, call: Call, conf: NetConf, store: Store) -> Result | None:
         # It could be a pycni of another installation, which would wait for this very transaction.
         raise CniError(Code.INTERNAL, f"{executable} was to run inside a transaction of {store.path}")
     try:
-        answer = run_plugin(executable, verb, call.environ, conf.raw)
+        answer = run_plugin(executable, verb, (*call.environ, _BY_ITSELF), conf.raw)
         return parse_result(answer, conf.cni_version, where=f"result of {executable}") if verb == "ADD" else None
     except (CniError, OSError):
         if verb == "ADD":
@@ -50,10 +53,10 @@ def is_ours(call: Call, conf: NetConf) -> bool:
 
     CniError 7 if there is no such plugin.
     """
-    return _local(find(conf.ipam.text("type"), call.path), call.executable) is not None
+    return _local(find(conf.ipam.text("type"), call.path), call.executable, conf) is not None
 
 
-def _local(executable: str, caller: str) -> ModuleType | None:
+def _local(executable: str, caller: str, conf: NetConf) -> ModuleType | None:
     """Our own commands, if *executable* would run them: the same file as *caller*, the executable that was called.
 
     Every executable of pycni is one file under many names (hard links), so the same file means ourselves; and some
@@ -66,9 +69,7 @@ def _local(executable: str, caller: str) -> ModuleType | None:
         return None
     name = os.path.basename(executable)
     if _is_called(name, "host-local", "pycni-ipam"):
-        from pycni.ipam import plugin
-
-        return plugin
+        return backend(conf)
     if _is_called(name, "static", "pycni-static"):
         from pycni.ipam import static
 
@@ -83,6 +84,6 @@ def _is_called(name: str, *known: str) -> bool:
 def _take_back(executable: str, call: Call, conf: NetConf) -> None:
     """The specification's duty after a delegate's failed ADD. The ADD's error is the one to report."""
     try:
-        run_plugin(executable, "DEL", call.environ, conf.raw)
+        run_plugin(executable, "DEL", (*call.environ, _BY_ITSELF), conf.raw)
     except (CniError, OSError) as exc:
         print(f"pycni: DEL of {executable} after its failed ADD: {exc}", file=sys.stderr)

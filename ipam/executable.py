@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pycni.cni.errors import CniError, Code
-from pycni.ipam import plugin
+from pycni.ipam import backend
 from pycni.store import open_store
 
 TYPE_CHECKING = False
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 
 def add(call: Call, conf: NetConf) -> Result:
     with open_store() as store:
-        return plugin.add(call, conf, store)
+        result: Result = backend(conf).add(call, conf, store)
+        return result
 
 
 def delete(call: Call, conf: NetConf) -> None:
     with open_store() as store:
-        plugin.delete(call, conf, store)
+        backend(conf).delete(call, conf, store)
 
 
 def check(call: Call, conf: NetConf) -> None:
     with open_store() as store:
-        plugin.check(call, conf, store)
+        backend(conf).check(call, conf, store)
 
 
 def gc(call: Call, conf: NetConf) -> None:
     with open_store() as store:
-        plugin.gc(call, conf, store)
+        backend(conf).gc(call, conf, store)
 
 
 def status(call: Call, conf: NetConf) -> None:
@@ -39,4 +40,4 @@ def status(call: Call, conf: NetConf) -> None:
     except (CniError, OSError) as exc:
         raise CniError(Code.NOT_AVAILABLE, f"the address store cannot be opened: {exc}") from exc
     with store:
-        plugin.status(call, conf, store)
+        backend(conf).status(call, conf, store)

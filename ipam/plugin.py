@@ -20,6 +20,8 @@ from pycni.store.leases import Lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pycni.cni.addresses import Address
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
@@ -32,12 +34,16 @@ if TYPE_CHECKING:
 
 def add(call: Call, conf: NetConf, store: Store) -> Result:
     """Lease one address of every range set. CniError: EXHAUSTED, ADDRESS_TAKEN, ALREADY_ATTACHED, INVALID_CONFIG."""
-    ipam = parse_ipam(conf, call.args)
-    dns = _read_dns(ipam.resolv_conf)
+    return lease_from(parse_ipam(conf, call.args), call, conf, store, lambda: _pool(conf, store))
+
+
+def lease_from(ipam: IpamConf, call: Call, conf: NetConf, store: Store, find_pool: Callable[[], Pool | None]) -> Result:
+    """`add` with the config parsed, and the pool's own way to be found."""
+    dns = read_dns(ipam.resolv_conf)
     seen_from = here(store.boot_id)
     netns_id = namespace_of(call)
     with store.transaction():
-        pool = _pool(conf, store) or store.leases.make_pool(ipam.data_dir, conf.name)
+        pool = find_pool() or store.leases.make_pool(ipam.data_dir, conf.name)
         chosen = _choose_all(ipam, call, pool, seen_from)
         now = time.time()
         first_use = True
@@ -45,7 +51,7 @@ def add(call: Call, conf: NetConf, store: Store) -> Result:
             owner = (call.container_id, call.ifname, str(within.subnet))
             where = (seen_from.boot_id, call.netns, netns_id, seen_from.mount_ns)
             first_use &= pool.put(Lease(free, *owner, None, *where, now))
-    ips = tuple(_ip_config(*each) for each in chosen)
+    ips = tuple(ip_config(*each) for each in chosen)
     return Result(ips=ips, routes=ipam.routes, dns=dns, first_use=first_use)
 
 
@@ -54,14 +60,14 @@ def delete(call: Call, conf: NetConf, store: Store) -> None:
     with store.transaction():
         pool = _pool(conf, store)
         if pool is not None:
-            pool.release(_held(pool, call))
+            pool.release(held_by(pool, call))
 
 
 def check(call: Call, conf: NetConf, store: Store) -> None:
     """CniError (BROKEN) unless the attachment has a lease."""
     with store.transaction():
         pool = _pool(conf, store)
-        if pool is None or not _held(pool, call):
+        if pool is None or not held_by(pool, call):
             raise CniError(
                 Code.BROKEN,
                 f"host-local: Failed to find address added by container {call.container_id}",
@@ -146,7 +152,7 @@ def _choose_all(ipam: IpamConf, call: Call, pool: Pool, seen_from: Here) -> list
     return chosen
 
 
-def _held(pool: Pool, call: Call) -> list[Lease]:
+def held_by(pool: Pool, call: Call) -> list[Lease]:
     """What the attachment has leased; an imported lease of the old format knows only its container."""
     for ifname in (call.ifname, ""):
         held = [each for each in pool.of_owner(call.container_id, ifname) if each.released is None]
@@ -173,7 +179,7 @@ def _next_address(ranges: RangeSet, pool: Pool, call: Call, seen_from: Here) -> 
     number = choose(ranges, pool, former)
     if number is None and release_dead(pool, seen_from):
         number = choose(ranges, pool, former)
-    if number is None and _leased(ranges, pool) < ranges.size:
+    if number is None and count_leased(ranges, pool) < ranges.size:
         pool.forget_released()
         number = choose(ranges, pool, former)
     if number is None:
@@ -205,17 +211,17 @@ def _check_wanted(wanted: Address, ranges: RangeSet, pool: Pool, seen_from: Here
         )
 
 
-def _ip_config(free: Address, within: Range) -> IPConfig:
+def ip_config(free: Address, within: Range) -> IPConfig:
     kind = IPv4Interface if free.version == 4 else IPv6Interface
     return IPConfig(kind((free, within.subnet.prefixlen)), within.gateway)
 
 
-def _leased(ranges: RangeSet, pool: Pool) -> int:
+def count_leased(ranges: RangeSet, pool: Pool) -> int:
     """How many addresses of *ranges* are leased; reads them all."""
     return sum(pool.count(ranges.version, first, last) for _, first, last in ranges.pieces)
 
 
-def _read_dns(path: str) -> Dns:
+def read_dns(path: str) -> Dns:
     if not path:
         return Dns()
     try:

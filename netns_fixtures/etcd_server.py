@@ -9,10 +9,12 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .etcd_tls import Authority
 from .holder import tool, tool_path
 from .namespace import Namespace
 from .waiting import wait_until
@@ -25,13 +27,23 @@ START_DEADLINE_S = 20.0
 class EtcdMember:
     """One etcd process. It keeps its data, addresses and name over stop and start; `wipe` forgets the data."""
 
-    def __init__(self, name: str, namespace: Namespace, address: str, offset: int, directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        namespace: Namespace,
+        address: str,
+        offset: int,
+        directory: Path,
+        *,
+        authority: Authority | None = None,
+    ) -> None:
         self.name = name
         self.namespace = namespace
         self.address = address
         self.client_port = CLIENT_PORT + offset
         host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
-        self.client_url = f"http://{host}:{self.client_port}"
+        self.authority = authority
+        self.client_url = f"{'https' if authority else 'http'}://{host}:{self.client_port}"
         self.peer_url = f"http://{host}:{PEER_PORT + offset}"
         self.data = directory / name
         self.log = directory / f"{name}.log"
@@ -54,6 +66,10 @@ class EtcdMember:
             "initial-cluster": initial_cluster,
             "initial-cluster-state": "new",
         }
+        if self.authority is not None:
+            certificate, key = self.authority.server([self.address])
+            arguments |= {"cert-file": str(certificate), "key-file": str(key)}
+            arguments |= {"trusted-ca-file": str(self.authority.ca), "client-cert-auth": "true"}
         # ETCD_* of the test's environment would override what is not on the command line.
         environment = {"PATH": tool_path()}
         with self.log.open("a") as log:
@@ -95,18 +111,23 @@ class EtcdMember:
         """The JSON at *path* of the client port."""
         return self._request("GET", path, None, timeout)
 
-    def post(self, path: str, body: object, *, timeout: float = 2.0) -> object:
-        """The gateway to the v3 API: `post("/v3/kv/range", {"key": base64…})`."""
-        return self._request("POST", path, json.dumps(body), timeout)
+    def post(self, path: str, body: object, *, token: str = "", timeout: float = 2.0) -> object:
+        """The gateway to the v3 API: `post("/v3/kv/range", {"key": base64…})`; *token*: of an authentication."""
+        return self._request("POST", path, json.dumps(body), timeout, token)
 
-    def _request(self, method: str, path: str, body: str | None, timeout: float) -> object:
+    def _request(self, method: str, path: str, body: str | None, timeout: float, token: str = "") -> object:
         def connected() -> socket.socket:
-            return socket.create_connection((self.address, self.client_port), timeout=timeout)
+            made = socket.create_connection((self.address, self.client_port), timeout=timeout)
+            if self.authority is None:
+                return made
+            context = ssl.create_default_context(cafile=str(self.authority.ca))
+            context.load_cert_chain(*self.authority.client("test-observer"))
+            return context.wrap_socket(made, server_hostname=self.address)
 
         connection = http.client.HTTPConnection(self.address, self.client_port, timeout=timeout)
         connection.sock = self.namespace.in_namespace(connected)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, {"Authorization": token} if token else {})
             return json.loads(connection.getresponse().read())
         finally:
             connection.close()
@@ -120,15 +141,20 @@ class EtcdMember:
 
 
 class Etcd:
-    """A cluster with one member per (namespace, address) in *places*; the data and logs are below *directory*."""
+    """A cluster with one member per (namespace, address) in *places*; the data and logs are below *directory*.
 
-    def __init__(self, places: Sequence[tuple[Namespace, str]], directory: Path) -> None:
+    *tls*: clients need a certificate of `authority`.
+    """
+
+    def __init__(self, places: Sequence[tuple[Namespace, str]], directory: Path, *, tls: bool = False) -> None:
+        self.authority = Authority(directory / "tls") if tls else None
         used: dict[tuple[str, str], int] = {}
         self.members: list[EtcdMember] = []
         for number, (namespace, address) in enumerate(places, start=1):
             offset = used.get((namespace.path, address), 0)
             used[namespace.path, address] = offset + PORT_STEP
-            self.members.append(EtcdMember(f"etcd{number}", namespace, address, offset, directory))
+            name = f"etcd{number}"
+            self.members.append(EtcdMember(name, namespace, address, offset, directory, authority=self.authority))
 
     @property
     def endpoints(self) -> list[str]:
@@ -140,13 +166,14 @@ class Etcd:
         """That of the first member."""
         return self.members[0].namespace
 
-    def start(self, *, deadline_s: float = START_DEADLINE_S) -> None:
-        """Start every member that does not run, and wait until all of them are healthy."""
+    def start(self, *, members: Sequence[EtcdMember] | None = None, deadline_s: float = START_DEADLINE_S) -> None:
+        """Start every member that does not run, or only *members*, and wait until all of these are healthy."""
         cluster = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
-        for member in self.members:
+        wanted = self.members if members is None else members
+        for member in wanted:
             if not member.running():
                 member.start(cluster)
-        for member in self.members:
+        for member in wanted:
             self._wait(member, member.healthy, deadline_s)
 
     def stop(self) -> None:

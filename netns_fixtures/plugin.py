@@ -127,11 +127,17 @@ def make_etcd(
     needs("root", "tool:etcd")
 
     def make(
-        members: int = 1, *, places: Sequence[tuple[Namespace, str]] | None = None, directory: Path | None = None
+        members: int = 1,
+        *,
+        places: Sequence[tuple[Namespace, str]] | None = None,
+        directory: Path | None = None,
+        tls: bool = False,
     ) -> Etcd:
+        if tls:
+            needs("tool:openssl")
         if places is None:
             places = [(make_namespace("etcd", lo_up=True), "127.0.0.1")] * members
-        made = Etcd(places, directory or tmp_path_factory.mktemp("etcd"))
+        made = Etcd(places, directory or tmp_path_factory.mktemp("etcd"), tls=tls)
         closing.callback(made.delete)
         made.start()
         return made

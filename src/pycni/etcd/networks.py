@@ -1,0 +1,82 @@
+"""Networks that are known to the whole cluster, and their VXLAN network identifiers: each is one network's."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_network
+
+from pycni.cni.errors import CniError, Code
+from pycni.etcd import requests
+from pycni.etcd.records import NetworkRecord, Vni
+from pycni.etcd.space import Space, draw_some
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pycni.etcd.client import Client
+    from pycni.etcd.schema import Keys
+
+VNIS = Space(4, ((4096, (1 << 24) - 1),))  # below 4096 others count from one
+CANDIDATES = 8
+ATTEMPTS = 20  # others that make networks at the same moment
+
+
+def make_network(
+    client: Client, keys: Keys, name: str, wanted: NetworkRecord, *, avoid: Collection[int] = ()
+) -> NetworkRecord:
+    """The network's record: the one that is there, whoever made it, else *wanted*, with a VNI of its own.
+
+    wanted.vni 0: any, drawn from the name first, so that a network made anew has its former one; never one of *avoid*
+    (those of foreign tunnels). CniError 102 where a given VNI, or a part of a subnet, is another network's; that none
+    was made since they were looked at is a guard of the transaction. The caller compares the record.
+    """
+    seed = f"{name}/vni"
+    for _ in range(ATTEMPTS):
+        there = client.read(keys.networks)
+        known = {keys.parse(kv.key)[1]: NetworkRecord.parse(kv.value, kv.key) for kv in there.found}
+        if name in known:
+            return known[name]
+        for other, record in known.items():
+            _refuse_overlap(wanted, other, record)
+        used = {record.vni for record in known.values()} | set(avoid)
+        free = [one for one in draw_some(seed, VNIS, CANDIDATES) if one not in used]
+        number = wanted.vni or (free[0] if free else 0)
+        if number:
+            made = wanted.replace(vni=number)
+            puts = [requests.put(keys.network(name), made.render())]
+            puts.append(requests.put(keys.vni(number), Vni(network=name).render()))
+            guards = [requests.none_since(keys.networks, there.revision), requests.is_absent(keys.vni(number))]
+            if client.txn(requests.txn(guards, puts)).succeeded:
+                return made
+        seed = os.urandom(8).hex()
+    raise CniError(Code.TRY_AGAIN, f"network {name} could not be made in {ATTEMPTS} attempts", "try again")
+
+
+def _refuse_overlap(wanted: NetworkRecord, other: str, record: NetworkRecord) -> None:
+    if wanted.vni == record.vni:
+        raise CniError(Code.ADDRESS_TAKEN, f"VNI {wanted.vni} is taken by network {other}", "choose another")
+    for mine in map(ip_network, wanted.subnets):
+        for its in map(ip_network, record.subnets):
+            if mine.version == its.version and mine.overlaps(its):
+                raise CniError(
+                    Code.ADDRESS_TAKEN, f"subnet {mine} overlaps with {its} of network {other}", "choose another"
+                )
+
+
+def remove_network(client: Client, keys: Keys, name: str) -> None:
+    """Forget a network. CniError 11 while a host has addresses or blocks of it."""
+    found = client.get(keys.network(name))
+    if found is None:
+        return
+    record = NetworkRecord.parse(found.value, found.key)
+    endpoints, blocks = keys.endpoints(name), keys.blocks(name)
+    guards = [requests.unchanged(found.key, found.mod_revision)]
+    guards.append(requests.none_between(endpoints, requests.end_of(endpoints)))
+    # Digits only: "length" is no block, and goes with the network.
+    guards += [requests.none_between(f"{blocks}{version}/0", f"{blocks}{version}/g") for version in (4, 6)]
+    operations = [requests.delete(found.key), requests.delete(keys.vni(record.vni))]
+    operations.append(requests.delete(blocks, requests.end_of(blocks)))
+    answer = client.txn(requests.txn(guards, operations, [requests.get(found.key)]))
+    if not answer.succeeded and answer.parts[0].found:
+        raise CniError(Code.TRY_AGAIN, f"network {name} is in use", "`pycni etcd dump` shows by which containers")

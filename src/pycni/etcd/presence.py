@@ -1,0 +1,74 @@
+"""That a host is there: its record under a lease, and its tunnel addresses, which no other host may claim."""
+
+from __future__ import annotations
+
+from pycni.cni.addresses import parse_address
+from pycni.cni.errors import CniError, Code
+from pycni.etcd import requests
+from pycni.etcd.records import Node
+from pycni.etcd.schema import SchemaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pycni.etcd.client import Client
+    from pycni.etcd.requests import KeyValue
+    from pycni.etcd.schema import Keys
+
+ATTEMPTS = 3
+
+
+def announce(
+    client: Client, keys: Keys, node: str, record: Node, lease: int, *, is_former: Callable[[Node], bool]
+) -> None:
+    """Put *record* and the claims on its addresses under *lease*; what is in place already is left, so call it often.
+
+    *is_former*: whether the writer of another record under this id is a process of this very machine that has ended.
+    CniError 11 where another host has this id or one of the addresses: two machines with one identity, as after copying
+    a disk, or this host's own former boot, until its lease runs out.
+    """
+    node_key = keys.node(node)
+    vteps = [keys.vtep(parse_address(text)) for text in (record.vtep4, record.vtep6) if text]
+    for _ in range(ATTEMPTS):
+        reads = client.txn(requests.txn([], [requests.get(node_key), *map(requests.get, vteps)])).parts
+        mine, *claimed = (part.found[0] if part.found else None for part in reads)
+        _refuse_double(node, record, mine, is_former)
+        for key, found in zip(vteps, claimed, strict=True):
+            if found is not None and found.value != node.encode():
+                raise CniError(
+                    Code.TRY_AGAIN,
+                    f"host {found.value.decode(errors='replace')} has the address of this host's tunnels",
+                    f"{' '.join(keys.parse(key))}: give one of them another, or stop it",
+                )
+        there = [mine, *claimed]
+        wanted = [record.render(), *([node.encode()] * len(vteps))]
+        if all(
+            kv is not None and (kv.value, kv.lease) == (value, lease) for kv, value in zip(there, wanted, strict=True)
+        ):
+            return
+        guards = [
+            requests.unchanged(key, kv.mod_revision if kv else 0)
+            for key, kv in zip([node_key, *vteps], there, strict=True)
+        ]
+        puts = [requests.put(key, value, lease) for key, value in zip([node_key, *vteps], wanted, strict=True)]
+        if client.txn(requests.txn(guards, puts)).succeeded:
+            return
+    raise CniError(Code.TRY_AGAIN, f"the record of host {node} changes while it is written", "is its id used twice?")
+
+
+def _refuse_double(node: str, record: Node, found: KeyValue | None, is_former: Callable[[Node], bool]) -> None:
+    """An error where the record that is there is not of this process or one before it."""
+    if found is None:
+        return
+    try:
+        other = Node.parse(found.value, found.key)
+    except SchemaError:
+        return  # damaged: ours to mend
+    if (other.boot, other.pid, other.started) != (record.boot, record.pid, record.started) and not is_former(other):
+        raise CniError(
+            Code.TRY_AGAIN,
+            f"host id {node} is in use by process {other.pid} of {other.name}: another machine or agent, or this one"
+            " before it booted",
+            "it is free when that lease runs out; on a copied disk remove the file `node` of pycni's state directory",
+        )

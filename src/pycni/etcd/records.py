@@ -1,0 +1,177 @@
+"""The values of the shared store: what stands behind the keys of `schema`. Pure.
+
+A value is a JSON object with `"v": 1`. A reader ignores what it does not know; a record of a higher version is
+SchemaError, as is one that is damaged. docs/etcd-schema.md is `schema` and this in words.
+"""
+
+from __future__ import annotations
+
+from pycni.cni import json_text
+from pycni.cni.addresses import parse_address, parse_prefix
+from pycni.cni.errors import shown
+from pycni.cni.value import Value
+from pycni.etcd.schema import VERSION, SchemaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from pycni.cni.addresses import Address, Network
+
+
+class Record(Value):
+    """What all records share: they render to bytes and parse from them. Field names are the JSON's, empty ones are
+    left out."""
+
+    def render(self) -> bytes:
+        told = {"v": VERSION, **{name: _plain(value) for name, value in self.as_dict().items() if value not in _EMPTY}}
+        return json_text.dumps(told).encode()
+
+    @classmethod
+    def parse(cls, value: bytes, where: str = "") -> Self:
+        """SchemaError, which begins with *where*, for anything that is no such record."""
+        try:
+            raw = json_text.loads(value.decode())
+            if not isinstance(raw, dict) or type(raw.get("v")) is not int:
+                raise SchemaError('no object with a "v"')
+            if raw["v"] > VERSION:
+                raise SchemaError(f"version {raw['v']}: written by a newer pycni than this, which knows {VERSION}")
+            return cls(**{name: _checked(cls, name, raw[name]) for name in _fields(cls) if name in raw})
+        except SchemaError as exc:
+            raise SchemaError(f"{where or cls.__name__}: {exc.msg}") from None
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise SchemaError(f"{where or cls.__name__}: {exc}") from None
+
+
+class Endpoint(Record):
+    """An address in use: value of `ep`, the same under each of its addresses. ips: without prefix length. mac: "" where
+    only the address is of interest. created: seconds since the epoch."""
+
+    node: str
+    container: str
+    ifname: str
+    ips: tuple[str, ...]
+    mac: str = ""
+    created: float = 0.0
+
+
+class OwnEndpoint(Record):
+    """What a node took for one interface: value of `own/<node>/ep`. id: of the ADD, drawn anew each time; the rest says
+    how to tell whether the container still lives (as in the lease that the host keeps)."""
+
+    id: str
+    ips: tuple[str, ...]
+    created: float = 0.0
+    boot: str = ""
+    netns: str = ""
+    netns_id: str = ""
+    mount_ns: str = ""
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """ips as addresses; SchemaError."""
+        try:
+            return tuple(map(parse_address, self.ips))
+        except ValueError as exc:
+            raise SchemaError(str(exc)) from None
+
+
+class Block(Record):
+    """A block of addresses of one host: value of `block`."""
+
+    node: str
+
+
+class BlockLength(Record):
+    """How long all blocks of a network and family are: value of `block/<network>/<family>/length`."""
+
+    length: int
+
+
+class OwnBlocks(Record):
+    """All blocks of a node in one network: value of `own/<node>/block`. id: of the change, drawn anew each time."""
+
+    id: str
+    blocks: tuple[str, ...] = ()
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The blocks as networks; SchemaError."""
+        try:
+            return tuple(map(parse_prefix, self.blocks))
+        except ValueError as exc:
+            raise SchemaError(str(exc)) from None
+
+
+class Held(Value):
+    """The blocks that a host has in a network. revision: of the key that says so, 0 where it has none."""
+
+    blocks: tuple[Network, ...] = ()
+    revision: int = 0
+
+
+class Node(Record):
+    """A host that is there: value of `node`, under a lease. vtep4, vtep6: addresses of its tunnel's ends. mtu: of the
+    uplink, bytes. boot, pid, started: of the process that keeps the lease. applied: the revision up to which the kernel
+    holds what etcd says. problems: what hinders it, in words."""
+
+    name: str
+    boot: str
+    pid: int
+    started: int
+    vtep4: str = ""
+    vtep6: str = ""
+    mtu: int = 0
+    port: int = 0
+    version: str = ""
+    applied: int = 0
+    problems: tuple[str, ...] = ()
+
+
+class NetworkRecord(Record):
+    """A network: value of `net`. mode: "l2" or "routed". subnets: prefixes. port: UDP. mtu: bytes, 0: the uplink's."""
+
+    vni: int
+    mode: str = ""
+    subnets: tuple[str, ...] = ()
+    port: int = 0
+    mtu: int = 0
+    encrypted: bool = False
+    created: float = 0.0
+
+
+class Fence(Record):
+    """A host was declared dead: value of `fence`. The revision of the key counts: what the host wrote before it may be
+    taken away, and it writes nothing more until it knows that revision. at: seconds since the epoch. by: who."""
+
+    by: str
+    at: float = 0.0
+
+
+class Vni(Record):
+    """Whose a network identifier is: value of `vni`."""
+
+    network: str
+
+
+_EMPTY: tuple[Any, ...] = ("", (), 0, 0.0, None, False)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _fields(cls: type[Record]) -> dict[str, str]:
+    return cls.__annotations__
+
+
+def _checked(cls: type[Record], name: str, value: Any) -> Any:
+    """*value*, if it is what the annotation says."""
+    kind = _fields(cls)[name]
+    if kind == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    if kind == "float" and type(value) in (int, float):
+        return float(value)
+    if {"str": str, "int": int, "bool": bool}.get(kind) is type(value):
+        return value
+    raise ValueError(f"{name} is {shown(value)}, not {kind}")

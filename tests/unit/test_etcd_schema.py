@@ -1,0 +1,163 @@
+"""Keys and values of the shared store: what is written is read back, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pycni.etcd.audit import audit
+from pycni.etcd.records import Block, BlockLength, Endpoint, NetworkRecord, Node, OwnBlocks, OwnEndpoint, Record, Vni
+from pycni.etcd.requests import KeyValue, end_of
+from pycni.etcd.schema import Keys, SchemaError
+
+KEYS = Keys("/pycni/lab")
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
+NODES = st.from_regex(r"[0-9a-f]{32}", fullmatch=True)
+TEXTS = st.text(max_size=20)
+ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
+TUPLES = st.lists(TEXTS, max_size=3).map(tuple)
+NUMBERS = st.integers(0, 1 << 60)
+FLOATS = st.floats(0, 1e12)
+
+
+@given(NAMES, ADDRESSES, NODES, NAMES, st.integers(0, (1 << 24) - 1))
+def test_keys_are_read_back(name: str, address: IPv4Address | IPv6Address, node: str, other: str, vni: int) -> None:
+    """Every key says what it is, whatever the names in it."""
+    block = ip_network(f"{address}/{26 if address.version == 4 else 122}", strict=False)
+    for key, parts in (
+        (KEYS.network(name), ("net", name)),
+        (KEYS.vni(vni), ("vni", f"{vni:08}")),
+        (KEYS.fence(node), ("fence", node)),
+        (KEYS.node(node), ("node", node)),
+        (KEYS.vtep(address), ("vtep", str(address))),
+        (KEYS.endpoint(name, address), ("ep", name, str(address))),
+        (KEYS.block(name, block), ("block", name, str(block))),
+        (KEYS.block_length(name, 6), ("block", name, "6", "length")),
+        (KEYS.own_endpoint(node, name, other, "eth0"), ("own-ep", node, name, other, "eth0")),
+        (KEYS.own_blocks(node, name), ("own-block", node, name)),
+    ):
+        assert KEYS.parse(key) == parts
+        assert key.startswith("/pycni/lab/v1/")
+
+
+@given(ADDRESSES, ADDRESSES, ADDRESSES)
+def test_ranges_hold_what_lies_between(
+    first: IPv4Address | IPv6Address, middle: IPv4Address | IPv6Address, last: IPv4Address | IPv6Address
+) -> None:
+    """The keys of addresses sort as the addresses do, and no family is inside a range of the other."""
+    if first.version != last.version or first > last:  # type: ignore[operator]
+        return
+    start, end = KEYS.endpoint_range("n", first.version, int(first), int(last))
+    between = middle.version == first.version and int(first) <= int(middle) <= int(last)
+    assert (start <= KEYS.endpoint("n", middle) < end) is between
+    assert start >= KEYS.endpoints("n", first.version)
+    assert end <= end_of(KEYS.endpoints("n", first.version))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/pycni/lab/v2/net/a",
+        "/pycni/labs/v1/net/a",
+        "/pycni/lab/v1/net/",
+        "/pycni/lab/v1/net/a/b",
+        "/pycni/lab/v1/ep/n/4/0a01000",
+        "/pycni/lab/v1/ep/n/4/0A010000",
+        "/pycni/lab/v1/ep/n/5/0a010000",
+        "/pycni/lab/v1/ep/n/6/0a010000",
+        "/pycni/lab/v1/block/n/4/0a010000",
+        "/pycni/lab/v1/block/n/4/0a010000-33",
+        "/pycni/lab/v1/own/x/other/n",
+        "/pycni/lab/v1/other/n",
+    ],
+)
+def test_foreign_keys_are_refused(key: str) -> None:
+    """What is none of ours is an error, not a guess."""
+    with pytest.raises(SchemaError):
+        KEYS.parse(key)
+
+
+RECORDS = st.one_of(
+    st.builds(Endpoint, node=NODES, container=NAMES, ifname=NAMES, ips=TUPLES, mac=TEXTS, created=FLOATS),
+    st.builds(OwnEndpoint, id=NODES, ips=TUPLES, created=FLOATS, boot=TEXTS, netns=TEXTS, netns_id=TEXTS),
+    st.builds(Block, node=NODES),
+    st.builds(OwnBlocks, id=NODES, blocks=TUPLES),
+    st.builds(BlockLength, length=st.integers(1, 128)),
+    st.builds(Node, name=NAMES, boot=NAMES, pid=st.integers(1), started=st.integers(1), problems=TUPLES, mtu=NUMBERS),
+    st.builds(NetworkRecord, vni=st.integers(1, 1 << 24), mode=TEXTS, subnets=TUPLES, encrypted=st.booleans()),
+    st.builds(Vni, network=NAMES),
+)
+
+
+@given(RECORDS.filter(lambda record: getattr(record, "ips", ("x",)) != ()))
+def test_records_are_read_back(record: Record) -> None:
+    """Rendered and parsed a record is the same; a field of a later version is no matter."""
+    text = record.render()
+    assert type(record).parse(text) == record
+    assert type(record).parse(text[:-1] + b', "later": [1, {}]}') == record
+
+
+@given(st.one_of(st.binary(max_size=40), st.from_regex(rb'\{"v": 1(, "(node|ips|id)": (1|"x"|\["x"\]|null)){0,3}\}')))
+def test_anything_else_is_refused(value: bytes) -> None:
+    """Bytes that are no such record raise SchemaError and nothing else."""
+    for kind in (Endpoint, OwnEndpoint, Block):
+        try:
+            kind.parse(value, "here")
+        except SchemaError as failure:
+            assert str(failure).startswith("here: ")
+
+
+def test_newer_version_is_named() -> None:
+    """A record of a newer pycni is refused with both versions."""
+    with pytest.raises(SchemaError, match="version 2: written by a newer pycni than this, which knows 1"):
+        Block.parse(b'{"v": 2, "node": "x"}')
+
+
+def key_value(key: str, record: Record, created: int = 5, modified: int = 0) -> KeyValue:
+    return KeyValue(key, record.render(), created, modified or created)
+
+
+def test_audit() -> None:
+    """A sound cluster has no problems; each way to break it is named where it is."""
+    ips = ("10.1.0.5", "fd00::5")
+    endpoint = Endpoint(node="h1", container="c1", ifname="eth0", ips=ips)
+    first, second = KEYS.endpoint("n", ip_address(ips[0])), KEYS.endpoint("n", ip_address(ips[1]))
+    own, mine = KEYS.own_endpoint("h1", "n", "c1", "eth0"), KEYS.own_blocks("h1", "n")
+    small, large = IPv4Network("10.1.0.0/26"), IPv6Network("fd00::/122")
+    sound = [
+        key_value(first, endpoint),
+        key_value(second, endpoint),
+        key_value(own, OwnEndpoint(id="x", ips=ips)),
+        key_value(KEYS.block("n", small), Block(node="h1"), 7),
+        key_value(KEYS.block("n", large), Block(node="h1"), 8),
+        key_value(KEYS.block_length("n", 4), BlockLength(length=26)),
+        key_value(mine, OwnBlocks(id="y", blocks=(str(small), str(large))), 7),
+        key_value(KEYS.network("n"), NetworkRecord(vni=77)),
+        key_value(KEYS.vni(77), Vni(network="n")),
+        KeyValue(KEYS.vtep(ip_address("192.0.2.1")), b"h1", 9, 9),
+    ]
+    assert audit(KEYS, sound) == []
+
+    def wrong(*changed: KeyValue, without: str = "") -> list[str]:
+        kept = {kv.key: kv for kv in sound if kv.key != without} | {kv.key: kv for kv in changed}
+        return [problem.key for problem in audit(KEYS, kept.values())]
+
+    assert wrong(without=own) == sorted([first, second])
+    assert wrong(without=second) == [own]
+    assert wrong(key_value(first, endpoint, 6)) == sorted([first, own])
+    assert wrong(key_value(first, endpoint.replace(node="h2"))) == [first], "h2 never said so"
+    assert wrong(without=mine) == sorted([KEYS.block("n", small), KEYS.block("n", large)])
+    assert wrong(key_value(KEYS.block("n", small), Block(node="h2"))) == sorted([KEYS.block("n", small), mine])
+    inner = KEYS.block("n", IPv4Network("10.1.0.16/28"))
+    assert wrong(key_value(inner, Block(node="h1"))) == [inner, inner]
+    assert wrong(without=KEYS.vni(77)) == [KEYS.network("n")]
+    assert wrong(without=KEYS.network("n")) == [KEYS.vni(77)]
+    assert wrong(KeyValue(first, b"junk", 5, 5)) == sorted([first, own])
+    assert wrong(key_value(own, OwnEndpoint(id="x", ips=("10.1",)))) == sorted([first, second, own])
+    assert wrong(KeyValue(f"{KEYS.base}junk", b"{}", 5, 5)) == [f"{KEYS.base}junk"]
+    fence = KEYS.fence("h1")
+    assert wrong(KeyValue(fence, b'{"v": 1, "by": "me"}', 6, 6)) == [own]
