@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import begin, new_record
+from pycni.attach.begin import ask_lease, begin, new_record
 from pycni.attach.container import open_container
 from pycni.change import ops
 from pycni.cni.errors import CniError, Code
@@ -13,7 +13,6 @@ from pycni.cni.result import Interface, Result, dump, render_result
 from pycni.host import netns, rtnl
 from pycni.host.apply import Kernel, apply_plan
 from pycni.host.firewall import open_firewall
-from pycni.ipam import delegate
 from pycni.plugins.bridge import plan
 from pycni.plugins.bridge.conf import BridgeConf
 from pycni.store import open_store
@@ -41,23 +40,11 @@ def add(call: Call, netconf: NetConf) -> Result:
                 host_links=(host_link_name(attachment),), bridge=conf.bridge, backend=firewall.name
             )
             begin(store, call, record)
-            lease = _lease(store, record, call, netconf, conf)
+            lease = ask_lease(store, record, call, netconf)
             kernel = Kernel(container, firewall, lambda: _everyone(store, record))
             return _add(store, record, call, netconf, conf, lease=lease, kernel=kernel)
     finally:
         os.close(container)
-
-
-def _lease(store: Store, record: Record, call: Call, netconf: NetConf, conf: BridgeConf) -> Result:
-    """What the IPAM plugin gives, empty for a layer 2 network."""
-    if not conf.ipam:
-        return Result()
-    try:
-        return delegate.ask("ADD", call, netconf, store) or Result()
-    except (CniError, OSError):
-        # Nothing was leased, nothing was made. A DEL might fail just as the ADD did, and the record would stay.
-        store.attachments.remove(record)
-        raise
 
 
 def _add(

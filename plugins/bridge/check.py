@@ -8,7 +8,7 @@ from pycni.attach.container import open_container
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
 from pycni.host import rtnl
-from pycni.host.firewall import open_firewall
+from pycni.host.firewall import missing_rules
 from pycni.ipam import delegate
 from pycni.plugins.bridge.compare import CheckFacts, differences
 from pycni.plugins.bridge.conf import BridgeConf
@@ -52,17 +52,7 @@ def _read_check_facts(conf: BridgeConf, call: Call, previous: Result, record: Re
                 host={i.name: host.link(i.name) for i in previous.interfaces if not i.sandbox},
                 addresses=inside.addresses(link.index) if link else (),
                 routes=inside.routes(table=0),
-                rules=_missing_rules(record),
+                rules=missing_rules(record.backend, record.network_rules, record.attachment_rules) if record else (),
             )
     finally:
         os.close(container)
-
-
-def _missing_rules(record: Record | None) -> tuple[str, ...]:
-    if record is None or record.backend in ("", "none"):
-        return ()
-    firewall = open_firewall(record.backend)
-    try:
-        return firewall.missing(record.network_rules, record.attachment_rules)
-    finally:
-        firewall.close()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from pycni.change.differences import container_link, missing_addresses, missing_routes, other_mac
 from pycni.cni.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycni.cni.addresses import Interface as AddressWithPrefix
     from pycni.cni.env import Call
-    from pycni.cni.result import Interface, Result, Route
+    from pycni.cni.result import Result
     from pycni.host.link_facts import Link, RouteFacts
     from pycni.plugins.bridge.conf import BridgeConf
-
-
-RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 
 
 class CheckFacts(Value):
@@ -34,8 +32,8 @@ def differences(conf: BridgeConf, call: Call, previous: Result, facts: CheckFact
         *_bridge(conf, previous, facts),
         *_container(conf, call, previous, facts),
         *_host_links(conf, facts),
-        *_addresses(call, previous, facts),
-        *(f"route {_words(r)} is missing" for r in previous.routes if not any(_same(r, have) for have in facts.routes)),
+        *missing_addresses(call, previous, facts.addresses),
+        *missing_routes(previous, facts.routes),
         *facts.rules,
     )
 
@@ -50,18 +48,14 @@ def _bridge(conf: BridgeConf, previous: Result, facts: CheckFacts) -> tuple[str,
     if conf.promiscuous and not link.promiscuous:
         wrong.append(f"bridge {conf.bridge} is not promiscuous")
     expected = next((i for i in previous.interfaces if i.name == conf.bridge and not i.sandbox), None)
-    return (*wrong, *_mac(expected, link))
+    return (*wrong, *other_mac(expected, link))
 
 
 def _container(conf: BridgeConf, call: Call, previous: Result, facts: CheckFacts) -> tuple[str, ...]:
-    link = facts.container
-    if link is None:
-        return (f"{call.ifname} is missing in {call.netns}",)
-    wrong = [] if link.kind == "veth" else [f"{call.ifname} is not a veth but {link.kind or 'a physical link'}"]
-    if conf.container_up and not link.up:
-        wrong.append(f"{call.ifname} is down")
-    expected = next((i for i in previous.interfaces if i.name == call.ifname and i.sandbox), None)
-    return (*wrong, *_mac(expected, link))
+    wrong = container_link(call, previous, facts.container)
+    if conf.container_up and facts.container is not None and not facts.container.up:
+        wrong = (*wrong, f"{call.ifname} is down")
+    return wrong
 
 
 def _host_links(conf: BridgeConf, facts: CheckFacts) -> list[str]:
@@ -80,29 +74,3 @@ def _host_links(conf: BridgeConf, facts: CheckFacts) -> list[str]:
         elif conf.port_isolation and link.isolated is False:
             wrong.append(f"port isolation is off on {name}")
     return wrong
-
-
-def _mac(expected: Interface | None, link: Link) -> tuple[str, ...]:
-    if expected is None or not expected.mac or expected.mac.lower() == link.mac.hex(":"):
-        return ()
-    return (f"{link.name} has MAC {link.mac.hex(':')} instead of {expected.mac}",)
-
-
-def _addresses(call: Call, previous: Result, facts: CheckFacts) -> list[str]:
-    ours = {n for n, i in enumerate(previous.interfaces) if i.name == call.ifname and i.sandbox}
-    return [
-        f"address {ip.address} is missing on {call.ifname}"
-        for ip in previous.ips
-        if (ip.interface is None or ip.interface in ours) and ip.address not in facts.addresses
-    ]
-
-
-def _same(wanted: Route, have: RouteFacts) -> bool:
-    """A route without gateway was given one on ADD, so only a named one counts."""
-    if wanted.dst != have.dst or (wanted.table or RT_TABLE_MAIN) != have.table:
-        return False
-    return wanted.gw is None or wanted.gw == have.gw
-
-
-def _words(route: Route) -> str:
-    return f"{route.dst} via {route.gw}" if route.gw is not None else str(route.dst)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pycni.cni.addresses import parse_mac
 from pycni.cni.env import parse_args
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from pycni.cni.conf import Keys, NetConf
     from pycni.cni.env import Call
 
-MAC_BYTES = 6
 MAX_VLAN = 4094  # IEEE 802.1Q: 0 and 4095 are reserved
 MAX_MTU = 65535  # linux/if_ether.h ETH_MAX_MTU
 MAX_IFNAME = 15  # linux/if.h IFNAMSIZ, less the final zero
@@ -161,19 +161,7 @@ def _mac(conf: NetConf, call: Call) -> bytes:
     text = conf.runtime.text("mac") or conf.args_cni.text("mac") or args.get("MAC", "")
     if not text:
         return b""
-    parts = text.replace("-", ":").split(":")
     try:
-        mac = bytes(int(part, 16) for part in parts if len(part) == 2)
-    except ValueError:
-        mac = b""
-    if len(mac) != MAC_BYTES or len(parts) != MAC_BYTES:
-        raise CniError(
-            Code.INVALID_CONFIG,
-            f"address {text}: invalid MAC address",
-            "write six hexadecimal bytes: 02:00:5e:10:00:01",
-        )
-    if mac[0] & 1 or not any(mac):
-        raise CniError(
-            Code.INVALID_CONFIG, f"address {text}: not a unicast MAC address", "clear the lowest bit of the first byte"
-        )
-    return mac
+        return parse_mac(text)
+    except ValueError as failure:
+        raise CniError(Code.INVALID_CONFIG, str(failure)) from None

@@ -26,14 +26,13 @@ from pycni.change.ops import (
 )
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import alias, bridge_alias, host_link_name
-from pycni.cni.result import IPConfig, Result, Route
+from pycni.cni.result import IPConfig, Result, Route, first_address, first_gateways
 from pycni.cni.value import Value
 from pycni.firewall.rules import AttachmentRules, NetworkRules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycni.change.ops import Op
-    from pycni.cni.addresses import Address
     from pycni.cni.addresses import Interface as AddressWithPrefix
     from pycni.cni.names import Attachment
     from pycni.plugins.bridge.conf import BridgeConf
@@ -70,7 +69,7 @@ def wanted(conf: BridgeConf, lease: Result) -> Wanted:
     for ip in lease.ips:
         gateway = ip.gateway
         if gateway is None and conf.is_gateway:
-            gateway = _first_address(ip)
+            gateway = first_address(ip)
         if gateway is not None and gateway.version != ip.address.version:
             raise CniError(Code.INVALID_CONFIG, f"gateway {gateway} and address {ip.address} are not of one family")
         if gateway is not None and conf.is_gateway:
@@ -82,27 +81,6 @@ def wanted(conf: BridgeConf, lease: Result) -> Wanted:
         defaults = {route.dst.version for route in routes if route.dst.prefixlen == 0}
         routes += [Route(dst=DEFAULT_ROUTE[f], gw=first[f]) for f in sorted(first) if f not in defaults]
     return Wanted(result=lease.replace(ips=tuple(ips), routes=tuple(routes)), gateways=tuple(dict.fromkeys(gateways)))
-
-
-def _first_address(ip: IPConfig) -> Address:
-    """CniError 7 where the subnet has no other address than the container's."""
-    subnet = ip.address.network
-    if subnet.prefixlen == subnet.max_prefixlen:
-        raise CniError(
-            Code.INVALID_CONFIG,
-            f"{ip.address} leaves its subnet no address for a gateway",
-            "give ipam a gateway, or the address a larger subnet",
-        )
-    return subnet.network_address + 1
-
-
-def first_gateways(ips: list[IPConfig] | tuple[IPConfig, ...]) -> dict[int, Address]:
-    """IP version to the gateway that routes of this family use when they name none."""
-    found: dict[int, Address] = {}
-    for ip in ips:
-        if ip.gateway is not None:
-            found.setdefault(ip.gateway.version, ip.gateway)
-    return found
 
 
 def plan_add(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: BridgeFacts) -> tuple[Op, ...]:
@@ -206,8 +184,6 @@ def plan_container(conf: BridgeConf, attachment: Attachment, want: Wanted) -> tu
     link = attachment.ifname
     ops: list[Op] = []
     families = {ip.address.version for ip in want.result.ips}
-    if 4 in families:
-        ops.append(SetSysctl(CONTAINER, f"net/ipv4/conf/{link}/arp_notify", "1"))
     if 6 in families:
         # images switch IPv6 off by `all`; addresses would be refused (EACCES), and lost when the link goes down
         ops += [
@@ -218,7 +194,7 @@ def plan_container(conf: BridgeConf, attachment: Attachment, want: Wanted) -> tu
         ]
     ops += [AddAddress(link, ip.address, dad=conf.dad) for ip in want.result.ips]
     if conf.container_up:
-        ops.append(SetUp(CONTAINER, link))
+        ops.append(SetUp(CONTAINER, link, arp_notify=4 in families))
         first = first_gateways(want.result.ips)
         ops += [
             AddRoute(link, route if route.gw is not None else route.replace(gw=first.get(route.dst.version)))

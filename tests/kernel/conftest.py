@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,14 @@ from netns_fixtures import Container, Host, Outside
 from pycni.cli.launcher import compile_package, interpreter, launcher_text, package_parent
 from tests.kernel.agent_lab import AgentHost
 from tests.kernel.agent_load import write_launchers
-from tests.kernel.bridge_lab import Lab
+from tests.kernel.bridge_lab import Conf, Lab, network
+from tests.kernel.firewall_plugin_lab import Chain
+from tests.kernel.portmap_lab import BRIDGED, PortLab
 
-NAMES = ("bridge", "loopback", "host-local", "static", "pycni-bridge", "pycni-ipam", "pycni-loopback", "pycni-static")
+NAMES = (
+    *("bridge", "loopback", "host-local", "static", "tuning", "bandwidth", "ptp", "firewall", "portmap"),
+    *("pycni-bridge", "pycni-ipam", "pycni-loopback", "pycni-static"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +81,30 @@ def c2(host: Host) -> Container:
 def wide(lab: Lab, outside: Outside) -> Lab:
     """`lab` with the world outside behind its uplink."""
     return lab
+
+
+@pytest.fixture
+def port_lab(
+    closing: ExitStack, make_host: Callable[..., Host], make_outside: Callable[..., Outside], plugins: Path
+) -> Callable[..., PortLab]:
+    """Makes a host that publishes ports; *bridged*: bridged frames pass iptables, as on hosts of Docker or Kubernetes;
+    *outside*: with the world beyond."""
+
+    def make(*, bridged: bool = False, outside: bool = False) -> PortLab:
+        host = make_host(sysctls=dict.fromkeys(BRIDGED, "1" if bridged else "0"))
+        return PortLab(Lab(host, plugins), closing.callback, make_outside(host) if outside else None)
+
+    return make
+
+
+@pytest.fixture
+def firewalled(lab: Lab, closing: ExitStack) -> Callable[..., Chain]:
+    """Makes a network of bridge NUMBER and the firewall plugin with *keys*, on `lab`; *net* has further keys of the
+    bridge, which by itself neither isolates nor opens anything; *reference*: the bridge plugin is the reference's."""
+
+    def make(number: int = 1, net: Conf | None = None, *, reference: bool = False, **keys: str) -> Chain:
+        conf = network(f"net{number}", number, **{"backend": "none", "ipMasq": None, **(net or {})})
+        conf["cniVersion"] = "1.0.0" if reference else "1.1.0"
+        return Chain(lab, closing, conf, dict(keys), reference)
+
+    return make

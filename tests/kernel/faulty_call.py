@@ -58,6 +58,29 @@ class Steps:
         raise failure
 
 
+def wrap_portmap(steps: Steps) -> None:
+    from pycni.portmap import flows, withdraw
+    from pycni.portmap.holding import Standalone
+
+    for name in ("reserve", "activate", "release"):
+        steps.wrap(Standalone, name)
+    steps.wrap(flows, "end_stale")
+    steps.wrap(flows, "end_translated")
+    steps.wrap(withdraw, "restore_settings")
+
+
+def wrap_companion(steps: Steps, plugin: str) -> None:
+    if plugin == "bandwidth":
+        from pycni.plugins.bandwidth import delete
+
+        steps.wrap(delete, "give_back")
+    else:
+        from pycni.host import tuning
+
+        for name in ("write_file", "remove_file"):
+            steps.wrap(tuning, name)
+
+
 def main() -> int:
     executable, parent, action, number = sys.argv[1:5]
     sys.argv[:] = [executable]
@@ -79,6 +102,15 @@ def main() -> int:
         steps.wrap(firewall, "remove_all")
     for name in ("begin", "update", "commit", "remove"):
         steps.wrap(Attachments, name)
+    plugin = os.path.basename(executable)
+    if plugin == "portmap":
+        wrap_portmap(steps)
+    if plugin == "firewall":
+        from pycni.plugins.firewall import delete
+
+        steps.wrap(delete, "_open_ports")
+    if plugin in ("bandwidth", "tuning"):
+        wrap_companion(steps, plugin)
     return run.main()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from netns_fixtures import Container, Host, Outside, assert_unchanged, can_ping,
 from tests.kernel.bridge_lab import Lab, address_of, gateway_of, network, static, without, words
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "kernel:bridge", "kernel:veth")
+
+ETH_P_ARP = 0x0806  # linux/if_ether.h
 
 
 @pytest.mark.parametrize("mtu", [1400, 1500, 9000])
@@ -105,6 +108,31 @@ def test_host_takes_no_router_advertisements_from_containers(lab: Lab, c1: Conta
     result = lab.add(network(), c1)
     for name in ("cni1", result["interfaces"][1]["name"]):
         assert lab.host.sysctl(f"net/ipv6/conf/{name}/accept_ra") == "0"
+
+
+def test_a_port_has_no_ipv6_address_of_its_own(lab: Lab, c1: Container) -> None:
+    """Nobody could reach it; the bridge and the container's end have theirs."""
+    lab.add(network(), c1)
+    port = next(link["ifname"] for link in lab.host.ip_json("link", "show", "type", "veth"))
+    assert lab.host.ip_json("-6", "addr", "show", "dev", port) == []
+    assert lab.host.ip_json("-6", "addr", "show", "dev", "cni1") != []
+    assert c1.ip_json("-6", "addr", "show", "dev", "eth0") != []
+
+
+def test_a_first_use_of_an_address_is_not_broadcast(lab: Lab, c1: Container, c2: Container) -> None:
+    """No gratuitous ARP when the interface comes up, although changes of it are announced from then on."""
+    first = lab.add(network(), c1)
+    arp = c1.in_namespace(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ARP)))
+    with arp:
+        arp.settimeout(5)
+        lab.add(network(), c2)
+        assert can_ping(c2, address_of(first, 4))
+        asked = b""
+        while asked != socket.inet_aton(address_of(first, 4)):  # the ping's own question ends what can have come before
+            frame = arp.recv(64)
+            sender, asked = frame[28:32], frame[38:42]
+            assert sender != asked, "announced"
+    assert c2.run(["cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify"]).stdout.strip() == "1"
 
 
 @pytest.mark.parametrize("layer2", [{"ipam": {}}, {"ipam": None}])

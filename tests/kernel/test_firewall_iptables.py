@@ -221,7 +221,7 @@ def test_ipv4_works_without_ip6tables(host: Host, variant: str) -> None:
         "except CniError as failure: print(int(failure.code), failure)\n"
     )
     out = host.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).stdout
-    assert out.startswith("103 network v6 has IPv6 subnets, but ip6tables-restore is not installed")
+    assert out.startswith("103 network v6 has IPv6 addresses, but ip6tables-restore is not installed")
     assert "MASQUERADE" in host.run([f"iptables-{variant}-save"]).stdout
 
 

@@ -92,7 +92,7 @@ def test_everyone_is_not_asked_while_the_table_stands(host: Host) -> None:
 
 def other_version(table: Table) -> Table:
     """As a release before this one might have had it: fewer sets, other rules."""
-    return table.replace(sets=table.sets[:3], chains={"postrouting": table.chains["postrouting"][:4]})
+    return table.replace(sets=table.sets[:3], chains={"postrouting": table.chains["postrouting"][:3]})
 
 
 @pytest.mark.parametrize("also_rules_of_nobody", [False, True])
@@ -121,11 +121,8 @@ def test_flushed_rules_are_missed(host: Host) -> None:
     host.run(["nft", "flush", "table", "inet", "pycni"])
     host.run(["nft", "delete", "element", "bridge", "pycni", "guarded", '{ "veth5" }'])
     missing = act(host, lambda f: f.missing(NET1, attachment(5, guarded=True)))
-    assert missing == (
-        "rules of chain postrouting",
-        "rules of chain forward",
-        "guarded veth5 in table bridge pycni",
-    )
+    assert {"rules of chain postrouting", "rules of chain forward", "rules of chain ports4"} <= set(missing)
+    assert missing[-1] == "guarded veth5 in table bridge pycni"
 
 
 def test_an_address_that_has_gone_to_somebody_else_stays_his(host: Host) -> None:
@@ -184,7 +181,7 @@ def test_eight_processes_at_once(host: Host) -> None:
     assert act(host, lambda f: f.owners()) == expected
     shown = listed(host)
     assert shown.count("chain base_") == 2
-    assert shown.count(" masquerade") == MAIN.render().count(" masquerade")
+    assert shown.count("masquerade\n") == MAIN.render().count("masquerade\n")
 
 
 def test_eight_processes_while_the_ruleset_is_flushed(host: Host) -> None:
@@ -199,5 +196,6 @@ def test_eight_processes_while_the_ruleset_is_flushed(host: Host) -> None:
         _, errors = worker.communicate(timeout=60)
         assert worker.returncode == 0, errors
     act(host, lambda f: f.apply_add(NET1.replace(subnets=("10.1.0.0/16",)), attachment(5, guarded=True)))
-    rules = [rule for table in (MAIN, GUARD) for _, *chain in table.chains.values() for rule in chain]
-    assert [listed(host).count(f"\t\t{rule}\n") for rule in rules] == [1] * len(rules)
+    rules = [rule for table in (MAIN, GUARD) for _, *chain in table.chains.values() for rule in chain if rule]
+    shown = listed(host)
+    assert [shown.count(f"\t\t{rule}\n") for rule in rules] == [rules.count(rule) for rule in rules]

@@ -18,7 +18,7 @@ from pycni.firewall.rules import AttachmentRules, NetworkRules, guard_elements, 
 from pycni.host import nft
 from pycni.host.firewall import open_firewall
 from pycni.host.forward import forward_blockers
-from pycni.host.nfnetlink import Nfnetlink, add_element
+from pycni.host.nfnetlink import Nfnetlink, add_elements, in_groups
 from tests.kernel.firewall_calls import NET1, attachment, environment, listed
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def test_the_raw_encoding_is_nfts_own(
             nft.run_program(render_rebuild(table, members), check_only=True)
             nft.run_text(render_rebuild(table, ()))
             with Nfnetlink() as kernel:
-                assert kernel.batch([add_element(table, member) for member in members]) == {}
+                assert kernel.batch([add_elements(table, group) for group in in_groups(members)]) == {}
                 found = [member for spec in table.sets for member in kernel.elements(table, spec.name)]
             assert sorted(found, key=repr) == sorted(set(members), key=repr)
 

@@ -81,8 +81,9 @@ def test_entry_that_cannot_be_read_deletes_nobody(lab: Lab, c1: Container) -> No
     assert_unchanged(before, lab.traces(c1))
 
 
-def test_links_without_a_record_go(lab: Lab, c1: Container, c2: Container) -> None:
-    """After a lost state file: a marked link of nobody on the list goes, that of a valid one stays."""
+def test_what_is_without_a_record_goes(lab: Lab, c1: Container, c2: Container) -> None:
+    """After a lost state file: a marked link of nobody on the list goes, that of a valid one stays; rules go when no
+    valid one needs them."""
     for container in (c1, c2):
         lab.add(network(), container)
     lab.host.run(["rm", "-r", "/var/lib/pycni"])
@@ -91,8 +92,26 @@ def test_links_without_a_record_go(lab: Lab, c1: Container, c2: Container) -> No
     assert lab.gc(network(), c1).ok
     assert len(lab.ports()) == 1
     assert can_ping(c1, "10.1.0.1")
+    assert "10.1.0.2" in lab.ruleset()
     assert lab.gc(network()).ok
     assert "cni1" not in lab.host.links()
+    assert lab.ruleset() == ""
+
+
+def test_rules_without_a_record_stay_while_another_network_may_need_them(
+    lab: Lab, c1: Container, c2: Container
+) -> None:
+    """After a lost state file the other network's containers may be running: only its own GC says that they are not."""
+    lab.add(network(), c1)
+    lab.add(network("other", 2), c2)
+    lab.host.run(["rm", "-r", "/var/lib/pycni"])
+    assert lab.gc(network()).ok
+    assert "10.2.0.2" in lab.ruleset()
+    assert can_ping(c2, "10.2.0.1")
+    lab.add(network(), c1)
+    assert lab.gc(network(), c1).ok
+    assert "10.1.0.2" in lab.ruleset()
+    lab.delete(network(), c1)
 
 
 def test_foreign_links_stay(lab: Lab, c1: Container) -> None:

@@ -147,7 +147,7 @@ def test_container_end_stays_down_when_asked() -> None:
 
 
 def test_addresses_come_before_the_link_is_up_and_routes_after() -> None:
-    """arp_notify announces what is there when the link comes up; a route needs it up."""
+    """What uses the link finds it addressed; a route needs it up."""
     kinds = [type(op) for op in planned(parse(isGateway=True))]
     up = kinds.index(ops.SetUp)
     last_address = max(i for i, kind in enumerate(kinds) if kind is ops.AddAddress)

@@ -48,10 +48,79 @@ table inet pycni {
     set bridges { type ifname; }
     set isolated { type ifname; }
     set same { type ifname . ifname; }
+    set apart { type ifname . ifname; }
+    map cond4 { type inet_proto . ipv4_addr . inet_service : verdict; flags interval; }
+    map hp4ip { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }
+    map hs4 { type inet_proto . ipv4_addr . inet_service . ipv4_addr : ipv4_addr . inet_service; flags interval; }
+    map hsr4 { type inet_proto . ipv4_addr . inet_service . ipv4_addr : ipv4_addr; flags interval; }
+    map hp4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
+    map hr4 { type inet_proto . inet_service : ipv4_addr; flags interval; }
+    map published4 { type ipv4_addr : verdict; }
+    set direct4 { type ipv4_addr; }
+    map cond6 { type inet_proto . ipv6_addr . inet_service : verdict; flags interval; }
+    map hp6ip { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; }
+    map hs6 { type inet_proto . ipv6_addr . inet_service . ipv6_addr : ipv6_addr . inet_service; flags interval; }
+    map hsr6 { type inet_proto . ipv6_addr . inet_service . ipv6_addr : ipv6_addr; flags interval; }
+    map hp6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
+    map hr6 { type inet_proto . inet_service : ipv6_addr; flags interval; }
+    map published6 { type ipv6_addr : verdict; }
+    set direct6 { type ipv6_addr; }
+    set loopback { type ifname; }
+    set trusted { type ifname; }
+    chain admin {
+    }
+    chain early {
+        type filter hook prerouting priority raw; policy accept;
+        ip daddr 127.0.0.0/8 iifname @loopback drop
+        ip saddr 127.0.0.0/8 iifname @loopback drop
+    }
+    chain prerouting {
+        type nat hook prerouting priority dstnat; policy accept;
+        ip daddr 127.0.0.0/8 return
+        fib daddr type local meta nfproto vmap { ipv4 : jump ports4, ipv6 : jump ports6 }
+    }
+    chain output {
+        type nat hook output priority -100; policy accept;
+        fib daddr type local meta nfproto vmap { ipv4 : jump ports4, ipv6 : jump ports6 }
+    }
+    chain ports4 {
+        meta l4proto . ip daddr . th dport vmap @cond4
+        dnat ip to meta l4proto . ip daddr . th dport map @hp4ip
+        meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport . ip saddr map @hs4
+        meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport . ip saddr map @hsr4
+        meta nfproto ipv4 dnat ip to meta l4proto . th dport map @hp4
+        meta nfproto ipv4 dnat ip to meta l4proto . th dport map @hr4
+    }
+    chain ports6 {
+        ip6 saddr fe80::/10 return
+        meta l4proto . ip6 daddr . th dport vmap @cond6
+        dnat ip6 to meta l4proto . ip6 daddr . th dport map @hp6ip
+        meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport . ip6 saddr map @hs6
+        meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport . ip6 saddr map @hsr6
+        meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @hp6
+        meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @hr6
+    }
+    chain hairpin {
+        ip saddr 127.0.0.0/8 masquerade
+        ip6 saddr ::1 masquerade
+        fib saddr type local return
+        ip saddr . ip daddr @local4 masquerade
+        ip6 saddr . ip6 daddr @local6 masquerade
+        ip daddr . ip saddr @own4 masquerade
+        ip6 daddr . ip6 saddr @own6 masquerade
+    }
+    chain everybody {
+        masquerade
+    }
+    chain as_it_is {
+        return
+    }
     chain postrouting {
         type nat hook postrouting priority srcnat + 10; policy accept;
         ip daddr 224.0.0.0/4 return
         ip6 daddr ff00::/8 return
+        ct status dnat ip daddr vmap @published4
+        ct status dnat ip6 daddr vmap @published6
         ip saddr @masq4 ip saddr . ip daddr != @local4 masquerade
         ip6 saddr @masq6 ip6 saddr . ip6 daddr != @local6 masquerade
         ip saddr @odd4 ip saddr . ip daddr != @own4 masquerade
@@ -59,10 +128,14 @@ table inet pycni {
     }
     chain forward {
         type filter hook forward priority filter - 5; policy accept;
+        jump admin
         ct status dnat accept
+        iifname . oifname @apart drop
         iifname . oifname @same accept
         iifname @bridges oifname @isolated drop
         iifname @isolated oifname @bridges drop
+        ip daddr @direct4 ct state != { established, related } iifname != @trusted drop
+        ip6 daddr @direct6 ct state != { established, related } iifname != @trusted drop
     }
 }
 add element inet pycni bridges { "br0" }
@@ -166,7 +239,13 @@ keys = {
     "ipv6_addr": st.ip_addresses(v=6).map(str),
     "ifname": st.from_regex(r"\A[a-z0-9._@-]{1,15}\Z"),
     "ether_addr": st.binary(min_size=6, max_size=6).map(lambda packed: packed.hex(":")),
+    "inet_proto": st.sampled_from(["tcp", "udp", "sctp"]),
+    "inet_service": st.integers(0, 65535).map(str),
+    "verdict": st.sampled_from(["goto hairpin", "jump cond_0123456789abcdef01234567"]),
 }
+port_ranges = st.lists(st.integers(0, 65535), min_size=2, max_size=2, unique=True).map(
+    lambda ports: f"{min(ports)}-{max(ports)}"
+)
 
 
 @given(
@@ -176,8 +255,9 @@ keys = {
 )
 def test_bytes_and_back(data: st.DataObject, spec: SetType, comment: str) -> None:
     """Every element comes back from its encoding as it went in."""
-    key = tuple(data.draw(keys[field]) for field in spec.fields)
-    element = Element(spec.name, key, comment)
+    of_interval = {**keys, "inet_service": keys["inet_service"] | port_ranges}
+    key = tuple(data.draw((of_interval if spec.interval else keys)[field]) for field in spec.fields)
+    element = Element(spec.name, key, comment, tuple(data.draw(keys[field]) for field in spec.data))
     encoded = attribute(1 | 0x8000, encode_element(spec, element, comment=True))
     assert list(decode_elements(spec, encoded)) == [element]
 

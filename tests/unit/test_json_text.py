@@ -82,6 +82,18 @@ def test_numbers_are_handed_over_as_words() -> None:
     assert seen == ["1.5", "NaN", "-Infinity"]
 
 
+def test_objects_are_handed_over_as_pairs() -> None:
+    """For readers that want to know of a key that comes twice; the innermost first."""
+    seen: list[list[tuple[str, Any]]] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> int:
+        seen.append(pairs)
+        return len(pairs)
+
+    assert json_text.loads('{"a": {"b": 1, "b": 2}, "c": []}', object_pairs_hook=note) == 2
+    assert seen == [[("b", 1), ("b", 2)], [("a", 2), ("c", [])]]
+
+
 def test_without_the_scanner_the_library_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another interpreter may not have it."""
     real = builtins.__import__

@@ -144,6 +144,7 @@ def test_rename_by_name_is_refused() -> None:
         ({"up": False}, 0, 1),
         ({"promisc": True}, 0x100, 0x100),
         ({"up": True, "promisc": False}, 1, 0x101),
+        ({"all_multicast": True, "promisc": False}, 0x200, 0x300),
     ],
 )
 def test_flags_not_given_are_not_touched(change: dict[str, Any], flags: int, mask: int) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
+from pycni.firewall.rules import NetworkRules
 from pycni.store import Lease, Record, Store, open_store
 from pycni.store.boot import boot_id, own_process, process_alive
 from pycni.store.schema import SCHEMA_VERSION, STEPS
@@ -136,12 +137,13 @@ def test_the_parts_of_an_attachment_are_records_of_their_own(store: Store) -> No
     records.begin(Record(ports, "portmap"))
     assert [record.plugin for record in records.all("net")] == ["bridge", "portmap"]
     assert [record.plugin for record in records.all(part="portmap")] == ["portmap"]
-    assert not records.has_others(link)
-    assert not records.has_others(ports)
+    assert not records.shares_rules(Record(link, "bridge"))
+    assert not records.shares_rules(Record(ports, "portmap"))
     assert records.has_others_on_host(link)
     records.begin(Record(Attachment("net", "c0", "eth0", "portmap"), "portmap"))
-    assert records.has_others(ports)
-    assert not records.has_others(link)
+    assert records.shares_rules(Record(ports, "portmap"))
+    assert not records.shares_rules(Record(link, "bridge"))
+    assert not records.shares_rules(Record(ports, "portmap", network_rules=NetworkRules("net", passing=("veth1",))))
     found = records.get(link)
     assert found is not None
     assert records.remove(found)

@@ -81,7 +81,7 @@ def test_add_and_delete_search_indexes(store: Recording) -> None:
     store.attachments.begin(record)
     store.attachments.update(record)
     store.attachments.commit(attachment, "{}")
-    store.attachments.has_others(attachment)
+    store.attachments.shares_rules(record)
     store.attachments.remove(record)
 
     searched = [sql for sql in store.statements if sql.split()[0] in ("SELECT", "UPDATE", "DELETE", "INSERT")]

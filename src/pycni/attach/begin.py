@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from pycni.cni.errors import CniError, Code
+from pycni.cni.result import Result
 from pycni.host import netns, rtnl
 from pycni.store.attachments import Record
 from pycni.store.boot import boot_id, own_process, process_alive
@@ -58,6 +59,20 @@ def new_record(attachment: Attachment, call: Call, conf: NetConf, plugin: str, n
         cni_path=call.path,
         created=time.time(),
     )
+
+
+def ask_lease(store: Store, record: Record, call: Call, conf: NetConf) -> Result:
+    """What the IPAM plugin gives, empty for a network without; where it fails, *record* goes."""
+    from pycni.ipam import delegate  # chained plugins have none
+
+    if not conf.ipam.text("type"):
+        return Result()
+    try:
+        return delegate.ask("ADD", call, conf, store) or Result()
+    except (CniError, OSError):
+        # Nothing was leased, nothing was made. A DEL might fail just as the ADD did, and the record would stay.
+        store.attachments.remove(record)
+        raise
 
 
 def refuse_if_alive(record: Record, netns_id: str) -> None:

@@ -7,9 +7,12 @@ from pycni.attach.release import release_record
 from pycni.change import ops
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import alias, bridge_alias
+from pycni.firewall.rules import comment_of
 from pycni.host import rtnl
 from pycni.host.apply import Kernel
-from pycni.host.firewall import NoFirewall
+from pycni.host.firewall import NoFirewall, open_firewall
+from pycni.ipam import delegate
+from pycni.store import open_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +47,30 @@ def reclaim(store: Store, call: Call, conf: NetConf, part: str = "", release: Re
         with store.transaction():
             try:
                 remove_strays(store, conf.name, valid)
+                remove_stray_rules(store, conf.name, valid)
             except (OSError, CniError) as failure:
                 failures.append(str(failure))
     if failures:
         raise CniError(Code.INTERNAL, f"not everything was reclaimed: {'; '.join(failures)}", "GC again finishes it")
+
+
+def reclaim_with_leases(call: Call, conf: NetConf) -> None:
+    """GC of a plugin that makes interfaces: reclaim(), then the IPAM plugin's own GC, whatever fails on the way."""
+    with open_store() as store:
+        try:
+            reclaim(store, call, conf)
+        except CniError as failure:
+            try:
+                _collect_leases(store, call, conf)
+            except (CniError, OSError) as second:
+                failure.add_note(f"ipam: {second}")
+            raise
+        _collect_leases(store, call, conf)
+
+
+def _collect_leases(store: Store, call: Call, conf: NetConf) -> None:
+    if conf.ipam.text("type"):
+        delegate.ask("GC", call, conf, store)
 
 
 def _is_over(record: Record, valid: tuple[Attachment, ...]) -> bool:
@@ -58,7 +81,7 @@ def _is_over(record: Record, valid: tuple[Attachment, ...]) -> bool:
 def remove_strays(store: Store, network: str, valid: tuple[Attachment, ...]) -> None:
     """Links that carry our mark and this network's name, but are in no record and not *valid*, as after a lost store;
     and what was made for the network as a whole, once nobody has it any more: VLAN gateways, then the bridge."""
-    recorded = {alias(record.attachment) for record in store.attachments.all(network=network)}
+    recorded = {alias(record.attachment) for record in store.attachments.all(network=network, part="")}
     known = recorded | {alias(attachment) for attachment in valid}
     kernel = Kernel(None, NoFirewall())
     try:
@@ -73,3 +96,30 @@ def remove_strays(store: Store, network: str, valid: tuple[Attachment, ...]) -> 
                 kernel.do(ops.DeleteBridge(link.name))
     finally:
         kernel.close()
+
+
+def remove_stray_rules(store: Store, network: str, valid: tuple[Attachment, ...]) -> None:
+    """Firewall rules of attachments of this network that no record names, as after a lost store.
+
+    They stay where somebody may need them: a *valid* attachment without a record, or one of another network, whose own
+    GC has not been asked.
+    """
+    records = store.attachments.all()
+    try:
+        firewall = open_firewall()
+    except CniError:
+        return  # a host without any packet filter
+    try:
+        unknown = firewall.owners().difference(
+            (comment_of(record.attachment.owner) for record in records),
+            (record.attachment.network for record in records),  # of iptables the network has the rules
+        )
+        needed = tuple(attachment.owner for attachment in valid)
+        if unknown and all(_is_of(owner, network) and not owner.startswith(needed) for owner in unknown):
+            firewall.collect([(record.network_rules, record.attachment_rules) for record in records])
+    finally:
+        firewall.close()
+
+
+def _is_of(owner: str, network: str) -> bool:
+    return owner == network or owner.startswith(f"{network}/")

@@ -44,9 +44,9 @@ def release(
     opened: list[Firewall] = []
     try:
         if record is not None:
-            _attempt(failures, "firewall", remove_rules, store, record, opened)
+            attempt(failures, "firewall", remove_rules, store, record, opened)
         if conf.ipam.text("type"):
-            _attempt(failures, "ipam", delegate.ask, "DEL", call, conf, store)
+            attempt(failures, "ipam", delegate.ask, "DEL", call, conf, store)
     finally:
         for firewall in opened:
             firewall.close()  # waits for RCU as well: both waits at the same time
@@ -112,13 +112,17 @@ def remove_rules(store: Store, record: Record, opened: list[Firewall]) -> None:
     with store.transaction():
         firewall = open_firewall(record.backend)
         opened.append(firewall)
-        if not store.attachments.has_others_on_host(record.attachment) and not _strangers(firewall, record):
+        if not store.attachments.has_others_with_rules(record.attachment) and not _strangers(firewall, record):
             firewall.remove_all()
-        elif store.attachments.has_others(record.attachment):
+        elif store.attachments.shares_rules(record):
             firewall.apply_delete(record.attachment_rules)
         else:
             others = store.attachments.rules_of_others(record.attachment)
             firewall.apply_delete(record.attachment_rules, record.network_rules, others)
+            if not store.attachments.has_others_of_backend(record):
+                # A chain of plugins may use two; remove_all() would take away what the other one's attachments need.
+                alive = [one for one in store.attachments.all() if one.attachment != record.attachment]
+                firewall.collect([(one.network_rules, one.attachment_rules) for one in alive])
         # This process's work from here on: with the ADD's process in the record, which is long gone, a reconciling
         # agent would take it for abandoned.
         store.attachments.claim(record)
@@ -141,7 +145,8 @@ def rules_of_others(store: Store, own: Record) -> list[tuple[NetworkRules, Attac
     ]
 
 
-def _attempt(failures: list[str], what: str, act: object, *args: object) -> None:
+def attempt(failures: list[str], what: str, act: object, *args: object) -> None:
+    """Call *act*; what it fails with becomes one of *failures*."""
     try:
         act(*args)  # type: ignore[operator]
     except CniError as failure:

@@ -95,9 +95,11 @@ class DeleteLink(Op):
 
 
 class SetPort(Op):
+    """Flags of a bridge port; None leaves one as it is."""
+
     link: str
-    hairpin: bool
-    isolated: bool
+    hairpin: bool | None
+    isolated: bool | None
 
 
 class SetPortVlans(Op):
@@ -117,27 +119,43 @@ class SetSysctl(Op):
 
 
 class AddAddress(Op):
-    """An address of the container; `dad`: run duplicate address detection (IPv6)."""
+    """An address of the container, or of a link of the host that the attachment owns.
+
+    `dad`: run duplicate address detection (IPv6); `on_link`: its subnet is reached through the link directly.
+    """
 
     link: str
     address: AddressWithPrefix
     dad: bool = False
+    where: str = CONTAINER
+    on_link: bool = True
 
 
 class SetUp(Op):
+    """`arp_notify`: from now on the kernel announces the link's IPv4 addresses when they or its MAC change."""
+
     where: str
     link: str
+    arp_notify: bool = False
 
 
 class AddRoute(Op):
-    """A route of the container through `link`; route.gw None: on-link."""
+    """A route through `link`; route.gw None: on-link. `src`: the address to send from, None: the kernel's choice."""
 
     link: str
     route: Route
+    where: str = CONTAINER
+    src: Address | None = None
 
 
 class AwaitDad(Op):
     """Wait until no IPv6 address of the container's link is tentative; CniError where one is a duplicate."""
+
+    link: str
+
+
+class AwaitUp(Op):
+    """Wait until a link of the host passes packets on: until then it has no queue to put them in."""
 
     link: str
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Interface = IPv4Interface | IPv6Interface
     Network = IPv4Network | IPv6Network
 
+MAC_BYTES = 6
 _MAPPED_BITS = 96  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 
@@ -49,6 +50,20 @@ def parse_cidr(text: str) -> Interface:
 def parse_prefix(text: str) -> Network:
     """The network *text* ("10.1.0.0/16"); host bits are cleared, for the kernel refuses routes that have some."""
     return parse_cidr(text).network
+
+
+def parse_mac(text: str) -> bytes:
+    """The unicast Ethernet address *text*, six bytes in hexadecimal with colons or hyphens between them."""
+    parts = text.replace("-", ":").split(":")
+    try:
+        mac = bytes(int(part, 16) for part in parts if len(part) == 2)
+    except ValueError:
+        mac = b""
+    if len(mac) != MAC_BYTES or len(parts) != MAC_BYTES:
+        raise ValueError(f"address {text}: invalid MAC address: write six hexadecimal bytes: 02:00:5e:10:00:01")
+    if mac[0] & 1 or not any(mac):
+        raise ValueError(f"address {text}: not a unicast MAC address: clear the lowest bit of the first byte")
+    return mac
 
 
 def _address(text: str) -> Address:

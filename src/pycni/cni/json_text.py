@@ -25,20 +25,22 @@ def loads(
     *,
     parse_float: Callable[[str], Any] = float,
     parse_constant: Callable[[str], Any] = float,
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
 ) -> Any:
     """The value that *text* is; ValueError says what is wrong where. *parse_float* and *parse_constant* ("NaN",
-    "Infinity", "-Infinity") get the words of numbers. RecursionError for what nests too deep."""
+    "Infinity", "-Infinity") get the words of numbers, *object_pairs_hook* what is in an object, to make another value
+    of it than a dict. RecursionError for what nests too deep."""
     try:
         from _json import make_scanner
     except ImportError:
-        return _library_loads(text, parse_float, parse_constant)
+        return _library_loads(text, parse_float, parse_constant, object_pairs_hook)
     start = len(text) - len(text.lstrip(_BLANK))
     try:
-        rules: Any = _Rules(parse_float, parse_constant)
+        rules: Any = _Rules(parse_float, parse_constant, object_pairs_hook)
         value, end = make_scanner(rules)(text, start)
     except SystemError:
         # Until Python 3.12 the scanner raises nothing where json.decoder, which has its exception, is not loaded.
-        return _library_loads(text, parse_float, parse_constant)
+        return _library_loads(text, parse_float, parse_constant, object_pairs_hook)
     except StopIteration as nothing:
         raise ValueError(f"Expecting value: char {nothing.value}") from None
     rest = text[end:].lstrip(_BLANK)
@@ -47,22 +49,27 @@ def loads(
     return value
 
 
-def _library_loads(text: str, parse_float: Callable[[str], Any], parse_constant: Callable[[str], Any]) -> Any:
+def _library_loads(
+    text: str, parse_float: Callable[[str], Any], parse_constant: Callable[[str], Any], object_pairs_hook: Any
+) -> Any:
     import json
 
-    return json.loads(text, parse_float=parse_float, parse_constant=parse_constant)
+    return json.loads(text, parse_float=parse_float, parse_constant=parse_constant, object_pairs_hook=object_pairs_hook)
 
 
 class _Rules:
     """What the scanner asks of the decoder it serves (json.decoder.JSONDecoder)."""
 
     strict = True
-    object_hook = object_pairs_hook = array_hook = None
+    object_hook = array_hook = None
     parse_int = int
 
-    def __init__(self, parse_float: Callable[[str], Any], parse_constant: Callable[[str], Any]) -> None:
+    def __init__(
+        self, parse_float: Callable[[str], Any], parse_constant: Callable[[str], Any], object_pairs_hook: Any
+    ) -> None:
         self.parse_float = parse_float
         self.parse_constant = parse_constant
+        self.object_pairs_hook = object_pairs_hook
 
 
 def dumps(value: Any, *, indent: int = 0, default: Callable[[Any], str] | None = None) -> str:

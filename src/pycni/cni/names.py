@@ -39,7 +39,7 @@ class Attachment(Value):
 def host_link_name(attachment: Attachment) -> str:
     """The host end of the attachment's veth pair: `veth` and 11 hexadecimal digits, found again without any state."""
     name = "\0".join((attachment.network, attachment.container_id, attachment.ifname))
-    return "veth" + _sha256_hex(name.encode("utf-8", "surrogateescape"))[:11]
+    return "veth" + sha256_hex(name.encode("utf-8", "surrogateescape"))[:11]
 
 
 def alias(attachment: Attachment) -> str:
@@ -116,7 +116,7 @@ def _ifname_problem(text: str) -> str:
     return ""
 
 
-def _sha256_hex(data: bytes) -> str:
+def sha256_hex(data: bytes) -> str:
     # hashlib loads OpenSSL: 3 ms of a call that has about 20. The interpreter's own module is the same function; its
     # name is asked by version, because an import that fails searches all of sys.path every time.
     try:

@@ -5,6 +5,8 @@ Shapes (specification of each version; key order and omissions as the reference 
 0.3.0 to 0.4.0: `interfaces`, `ips` (each with `version`), `routes`, `dns` always;
 1.0.0: keys sorted, `ips` without `version`, `dns` only when there is something in it;
 1.1.0: interfaces also with `mtu`, `socketPath` and `pciID`.
+Beside them, in every version, `pycni/portMappings` where the port mapping plugin chose a port: keys that a caller does
+not know it has to ignore, and plugins behind ours get it back in prevResult.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _UINT32 = 2**32 - 1  # what the kernel's route attributes hold
 _FAMILIES = ((4, "ip4"), (6, "ip6"))
+PUBLISHED = "pycni/portMappings"
 
 
 class Interface(Value):
@@ -65,6 +68,15 @@ class Dns(Value):
     options: tuple[str, ...] = ()
 
 
+class PublishedPort(Value):
+    """A host port that was chosen for the caller, as it would stand in the capability `portMappings`."""
+
+    host_port: int
+    container_port: int
+    protocol: str
+    host_ip: str = ""  # one address of the host; "": all
+
+
 class Result(Value):
     """What ADD made. `Result()` is the empty one that a chain without addresses gives."""
 
@@ -72,7 +84,29 @@ class Result(Value):
     ips: tuple[IPConfig, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Dns = Dns()
+    published: tuple[PublishedPort, ...] = ()
     first_use: bool = False  # not in the protocol: nobody had these addresses before, so nobody knows a MAC of theirs
+
+
+def first_address(ip: IPConfig) -> IPv4Address | IPv6Address:
+    """Of the subnet of *ip*: its gateway, where none is named. CniError 7 where the container has the only one."""
+    subnet = ip.address.network
+    if subnet.prefixlen == subnet.max_prefixlen:
+        raise CniError(
+            Code.INVALID_CONFIG,
+            f"{ip.address} leaves its subnet no address for a gateway",
+            "give ipam a gateway, or the address a larger subnet",
+        )
+    return subnet.network_address + 1
+
+
+def first_gateways(ips: list[IPConfig] | tuple[IPConfig, ...]) -> dict[int, IPv4Address | IPv6Address]:
+    """IP version to the gateway that routes of this family use when they name none."""
+    found: dict[int, IPv4Address | IPv6Address] = {}
+    for ip in ips:
+        if ip.gateway is not None:
+            found.setdefault(ip.gateway.version, ip.gateway)
+    return found
 
 
 def parse_result(obj: Any, config_version: str, *, where: str = "result") -> Result:
@@ -97,6 +131,7 @@ def parse_result(obj: Any, config_version: str, *, where: str = "result") -> Res
         ips=tuple(_parse_ip(each, "address") for each in keys.objects("ips")),
         routes=tuple(parse_route(each) for each in keys.objects("routes")),
         dns=parse_dns(keys.object("dns")),
+        published=_parse_published(keys),
     )
 
 
@@ -135,6 +170,7 @@ def render_result(result: Result, version: str) -> dict[str, Any]:
         rendered["ips"] = [_render_ip(each, version) for each in result.ips]
     if result.routes:
         rendered["routes"] = [_render_route(each) for each in result.routes]
+    rendered.update(_render_published(result))
     dns = _render_dns(result.dns)
     if not at_least(version, "1.0.0"):
         return {**rendered, "dns": dns}
@@ -161,7 +197,21 @@ def _parse_by_family(keys: Keys) -> Result:
             family = keys.object(name)
             ips.append(_parse_ip(family, "ip"))
             routes.extend(parse_route(each) for each in family.objects("routes"))
-    return Result(ips=tuple(ips), routes=tuple(routes), dns=parse_dns(keys.object("dns")))
+    return Result(
+        ips=tuple(ips), routes=tuple(routes), dns=parse_dns(keys.object("dns")), published=_parse_published(keys)
+    )
+
+
+def _parse_published(keys: Keys) -> tuple[PublishedPort, ...]:
+    return tuple(
+        PublishedPort(
+            host_port=each.integer("hostPort", 0, 65535) or 0,
+            container_port=each.integer("containerPort", 0, 65535) or 0,
+            protocol=each.text("protocol"),
+            host_ip=each.text("hostIP"),
+        )
+        for each in keys.objects(PUBLISHED)
+    )
 
 
 def _parse_ip(keys: Keys, address_key: str) -> IPConfig:
@@ -201,7 +251,18 @@ def _render_by_family(result: Result, version: str) -> dict[str, Any]:
             "cannot convert: no valid IP addresses",
             f"a result of cniVersion {version} needs one: give the network an ipam, or cniVersion 0.3.0 or newer",
         )
-    return {**rendered, "dns": _render_dns(result.dns)}
+    return {**rendered, **_render_published(result), "dns": _render_dns(result.dns)}
+
+
+def _render_published(result: Result) -> dict[str, Any]:
+    if not result.published:
+        return {}
+    ports = (
+        {"hostPort": each.host_port, "containerPort": each.container_port, "protocol": each.protocol}
+        | ({"hostIP": each.host_ip} if each.host_ip else {})
+        for each in result.published
+    )
+    return {PUBLISHED: list(ports)}
 
 
 def _render_interface(interface: Interface, version: str) -> dict[str, Any]:

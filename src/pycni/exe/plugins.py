@@ -47,6 +47,25 @@ PLUGINS = (
     Plugin(name="loopback", drop_in="loopback", module="pycni.plugins.loopback.plugin"),
     Plugin(name="ipam", drop_in="host-local", module="pycni.ipam.executable"),
     Plugin(name="static", drop_in="static", module="pycni.ipam.static_executable"),
+    Plugin(name="portmap", drop_in="portmap", module="pycni.portmap", releases=True, split=True),
+    Plugin(
+        name="bandwidth",
+        drop_in="bandwidth",
+        module="pycni.plugins.bandwidth",
+        releases=True,
+        split=True,
+        supported=SUPPORTED[SUPPORTED.index("0.3.0") :],  # as the reference: older results have no interfaces
+    ),
+    Plugin(
+        name="firewall",
+        drop_in="firewall",
+        module="pycni.plugins.firewall",
+        releases=True,
+        split=True,
+        supported=SUPPORTED[SUPPORTED.index("0.4.0") :],  # as the reference
+    ),
+    Plugin(name="tuning", drop_in="tuning", module="pycni.plugins.tuning", split=True),
+    Plugin(name="ptp", drop_in="ptp", module="pycni.plugins.ptp", makes_link=True, split=True),
 )
 
 

@@ -1,12 +1,14 @@
-"""Set elements as the bytes that nft gives to the kernel, and back.
+"""Elements of sets and maps as the bytes that nft gives to the kernel, and back.
 
 A key is the concatenation of its fields, each padded to 4 bytes; of an interval set there are two, the first and the
-last address of each field. The comment stands in the element's user data (libnftnl: NFTNL_UDATA_SET_ELEM_COMMENT).
+last value of each field. What a map's key leads to is written likewise, or is a verdict. The comment stands in the
+element's user data (libnftnl: NFTNL_UDATA_SET_ELEM_COMMENT).
 Numbers of attributes: enum nft_set_elem_attributes in include/uapi/linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address, ip_network, summarize_address_range
 from struct import pack, unpack_from
 
@@ -18,22 +20,30 @@ if TYPE_CHECKING:
 
     from pycni.firewall.nft_text import SetType
 
-KEY, USERDATA, KEY_END = 1, 6, 10
-VALUE = 1  # NFTA_DATA_VALUE, inside KEY and KEY_END
+KEY, DATA, USERDATA, KEY_END = 1, 2, 6, 10
+VALUE, VERDICT = 1, 2  # NFTA_DATA_…, inside KEY, KEY_END and DATA
+VERDICT_CODE, VERDICT_CHAIN = 1, 2
 LIST_ELEM = 1
 NESTED = 0x8000
 
-LENGTHS = {"ipv4_addr": 4, "ipv6_addr": 16, "ether_addr": 6, "ifname": 16}  # bytes without padding
+# bytes without padding
+LENGTHS = {"ipv4_addr": 4, "ipv6_addr": 16, "ether_addr": 6, "ifname": 16, "inet_proto": 1, "inet_service": 2}
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+VERDICTS = {"jump": -3, "goto": -4}  # NFT_JUMP, NFT_GOTO
+VERDICT_NAMES = {code: name for name, code in VERDICTS.items()}
 
 
 def encode_element(spec: SetType, element: Element, *, comment: bool) -> bytes:
-    """The attributes of one element of a set of type *spec*, with its comment or (as a mere key) without."""
+    """The attributes of one element of a set of type *spec*, with comment and data or (as a mere key) without."""
     first, last = zip(
         *(_bounds(field, part) for field, part in zip(spec.fields, element.key, strict=True)), strict=True
     )
     out = _nested_value(KEY, b"".join(first))
     if spec.interval:
         out += _nested_value(KEY_END, b"".join(last))
+    if comment and spec.data:
+        out += _encode_data(spec, element.data)
     if comment and element.comment:
         text = element.comment.encode() + b"\0"
         out += attribute(USERDATA, pack("BB", 0, len(text)) + text)
@@ -47,7 +57,9 @@ def decode_elements(spec: SetType, data: bytes) -> Iterator[Element]:
             found = dict(each_attribute(payload))
             first = dict(each_attribute(found.get(KEY, b""))).get(VALUE, b"")
             last = dict(each_attribute(found.get(KEY_END, b""))).get(VALUE, b"") or first
-            yield Element(spec.name, _key(spec, first, last), _comment(found.get(USERDATA, b"")))
+            leads_to = _decode_data(spec, found.get(DATA, b"")) if spec.data else ()
+            comment = _comment(found.get(USERDATA, b""))
+            yield Element(spec.name, _fields(spec.fields, first, last if spec.interval else first), comment, leads_to)
 
 
 def comments(data: bytes) -> Iterator[str]:
@@ -57,6 +69,7 @@ def comments(data: bytes) -> Iterator[str]:
             yield _comment(dict(each_attribute(payload)).get(USERDATA, b""))
 
 
+@lru_cache(maxsize=1024)  # a hundred ports of one container are a hundred times one address
 def _bounds(field: str, part: str) -> tuple[bytes, bytes]:
     """The first and the last value that *part* stands for, padded."""
     if field in ("ipv4_addr", "ipv6_addr"):
@@ -65,15 +78,23 @@ def _bounds(field: str, part: str) -> tuple[bytes, bytes]:
             return packed, packed
         network = ip_network(part)
         return network.network_address.packed, network.broadcast_address.packed
-    value = bytes.fromhex(part.replace(":", "")) if field == "ether_addr" else part.encode()
-    value += bytes((LENGTHS[field] if field == "ifname" else 8) - len(value))
+    if field == "inet_service":
+        low, _, high = part.partition("-")
+        return pack(">Hxx", int(low)), pack(">Hxx", int(high or low))
+    if field == "inet_proto":
+        value = bytes((PROTOCOLS[part], 0, 0, 0))
+    elif field == "ether_addr":
+        value = bytes.fromhex(part.replace(":", "")) + bytes(2)
+    else:
+        value = part.encode() + bytes(LENGTHS[field] - len(part.encode()))
     return value, value
 
 
-def _key(spec: SetType, first: bytes, last: bytes) -> tuple[str, ...]:
+def _fields(types: tuple[str, ...], first: bytes, last: bytes) -> tuple[str, ...]:
+    """Each field as text, of one that stands for several values from *first* to *last* as prefix or range."""
     out = []
     at = 0
-    for field in spec.fields:
+    for field in types:
         length = LENGTHS[field]
         low, high = first[at : at + length], last[at : at + length]
         at += (length + 3) & ~3
@@ -81,11 +102,41 @@ def _key(spec: SetType, first: bytes, last: bytes) -> tuple[str, ...]:
             out.append(low.rstrip(b"\0").decode(errors="replace"))
         elif field == "ether_addr":
             out.append(low.hex(":"))
-        elif spec.interval and low != high:
-            out.append(str(next(summarize_address_range(ip_address(low), ip_address(high)))))
+        elif field == "inet_proto":
+            out.append(PROTOCOL_NAMES.get(low[0], str(low[0])))
+        elif field == "inet_service":
+            ports = str(int.from_bytes(low, "big")), str(int.from_bytes(high, "big"))
+            out.append("-".join(dict.fromkeys(ports)))
         else:
-            out.append(str(ip_address(low)))
+            out.append(_as_prefix(low, high))
     return tuple(out)
+
+
+@lru_cache(maxsize=1024)
+def _as_prefix(first: bytes, last: bytes) -> str:
+    if first == last:
+        return str(ip_address(first))
+    return str(next(summarize_address_range(ip_address(first), ip_address(last))))
+
+
+def _encode_data(spec: SetType, data: tuple[str, ...]) -> bytes:
+    if spec.data != ("verdict",):
+        value = b"".join(_bounds(field, part)[0] for field, part in zip(spec.data, data, strict=True))
+        return _nested_value(DATA, value)
+    kind, _, chain = data[0].partition(" ")
+    verdict = attribute(VERDICT_CODE, pack(">i", VERDICTS[kind])) + attribute(VERDICT_CHAIN, chain.encode() + b"\0")
+    return attribute(DATA | NESTED, attribute(VERDICT | NESTED, verdict))
+
+
+def _decode_data(spec: SetType, payload: bytes) -> tuple[str, ...]:
+    found = dict(each_attribute(payload))
+    if spec.data != ("verdict",):
+        value = found.get(VALUE, b"")
+        return _fields(spec.data, value, value) if value else ()
+    verdict = dict(each_attribute(found.get(VERDICT, b"")))
+    (code,) = unpack_from(">i", verdict.get(VERDICT_CODE, bytes(4)))
+    chain = verdict.get(VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="replace")
+    return (f"{VERDICT_NAMES.get(code, str(code))} {chain}",)
 
 
 def _comment(userdata: bytes) -> str:

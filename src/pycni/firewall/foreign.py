@@ -11,12 +11,13 @@ from sys import byteorder
 from pycni.firewall.elements import each_attribute
 
 ACCEPT, JUMP, GOTO = 1, -3, -4  # verdict codes: NF_ACCEPT, NFT_JUMP, NFT_GOTO
-META_IIFNAME = 6  # nft_meta_keys
+META_IIFNAME, META_OIFNAME = 6, 7  # nft_meta_keys
 CT_STATE, NEW_BIT = 0, 8  # nft_ct_keys; NF_CT_STATE_BIT(IP_CT_NEW)
 
 
-def can_accept(expressions: bytes, link: str) -> bool:
-    """Whether a rule of these NFTA_RULE_EXPRESSIONS may accept a new connection that comes in by *link*."""
+def can_accept(expressions: bytes, link: str, *, towards: bool = False) -> bool:
+    """Whether a rule of these NFTA_RULE_EXPRESSIONS may accept a new connection that comes in by *link*, or that goes
+    out by it and comes from elsewhere."""
     opens = False
     register_holds = ""
     for kind, expression in each_attribute(expressions):
@@ -25,16 +26,19 @@ def can_accept(expressions: bytes, link: str) -> bool:
         data = dict(each_attribute(parts.get(2, b"")))
         if name in ("meta", "ct"):
             key = _number(data.get(2, b""))
-            register_holds = {("meta", META_IIFNAME): "iifname", ("ct", CT_STATE): "state"}.get((name, key), "")
+            held = {("meta", META_IIFNAME): "in", ("meta", META_OIFNAME): "out", ("ct", CT_STATE): "state"}
+            register_holds = held.get((name, key), "")
         elif name == "bitwise" and register_holds == "state":
             mask = _value(data.get(4, b""))
             if mask and not int.from_bytes(mask, byteorder) & NEW_BIT:
                 return False  # "ct state established,related": only the answers
-        elif name == "cmp" and register_holds == "iifname":
-            if _number(data.get(2, b"")) == 0 and not (link.encode() + b"\0").startswith(
-                _value(data.get(3, b"")).rstrip(b"\0")
-            ):
+        elif name == "cmp" and register_holds in ("in", "out") and _number(data.get(2, b"")) == 0:
+            names = _value(data.get(3, b"")).rstrip(b"\0")
+            of_link = (link.encode() + b"\0").startswith(names)
+            if register_holds == ("out" if towards else "in") and not of_link:
                 return False  # another interface's rule
+            if towards and register_holds == "in" and of_link:
+                return False  # for the other way
         elif name == "lookup" and 3 in data:  # NFTA_LOOKUP_DREG: a map, perhaps of verdicts
             opens = True
         elif name == "immediate":

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 PREFIX = "PYCNI-"
 ISOLATED, OPEN = "PYCNI-ISOLATED", "PYCNI-OPEN"  # what may not be reached from isolated, and from open bridges
+ADMIN = "J"  # the kind of unit that only jumps to a chain of the user's: stands before all of ours
+PASS, ANSWER = "W", "F"  # the kinds that accept: behind all of ours that drop, and at the end of FORWARD
+PORTS = "PYCNI-PORTS"  # what asks the chains of published ports (table nat)
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
@@ -39,10 +42,13 @@ class Unit(Value):
     kind: str
     rules: tuple[str, ...]
     hooks: tuple[Hook, ...]
+    name: str = ""
 
     @property
     def chain(self) -> str:
-        """The chain's name: PYCNI-<kind>-<hash of the rest> (at most 28 characters are allowed)."""
+        """The chain's name: PYCNI-<kind>-<name, or hash of the rest> (at most 28 characters are allowed)."""
+        if self.name:
+            return f"{PREFIX}{self.kind}-{self.name}"
         text = "\n".join((self.table, *self.rules, *(f"{hook.chain} {hook.match} {hook.first}" for hook in self.hooks)))
         return f"{PREFIX}{self.kind}-{crc32(text.encode()):08x}"
 
@@ -53,8 +59,14 @@ class Unit(Value):
 
 
 def units_of(network: NetworkRules, version: int) -> tuple[Unit, ...]:
-    """The units of *network* for the IP *version* 4 or 6: masquerade and isolation."""
-    return (*masquerade_units(network, version), *isolation_units(network))
+    """The units of *network* for the IP *version* 4 or 6: masquerade, isolation, what passes, the user's own chain."""
+    return (
+        *masquerade_units(network, version),
+        *isolation_units(network),
+        *(loopback_units(network) if version == 4 else ()),
+        *_accepting_units(PASS, network.passing if network.opens else (), first=True),
+        *admin_units(network),
+    )
 
 
 def masquerade_units(network: NetworkRules, version: int) -> tuple[Unit, ...]:
@@ -70,15 +82,16 @@ def masquerade_units(network: NetworkRules, version: int) -> tuple[Unit, ...]:
                 "-m addrtype --src-type LOCAL -j RETURN",
                 "-j MASQUERADE",
             ),
-            (Hook("POSTROUTING", f"-s {subnet} {_comment(network.network)}"),),
+            (Hook("POSTROUTING", f"-s {subnet} {quoted_comment(network.network)}"),),
         )
-        for subnet in network.subnets
+        for subnet in (network.subnets if network.masquerades else ())
         if ip_network(subnet).version == version
     )
 
 
 def isolation_units(network: NetworkRules) -> tuple[Unit, ...]:
-    """Two units for each bridge: where its packets may not go, and who may not send to it.
+    """Two units for each bridge: where its packets may not go, and who may not send to it; a third keeps its own
+    containers apart, whose packets come by here where the host routes them, or br_netfilter shows bridged ones.
 
     From an isolated bridge no other bridge of ours is reached, from an open one no isolated one; what a port mapping
     has translated passes. The first unit stands at the head of FORWARD, so no accept rule comes before it.
@@ -93,47 +106,81 @@ def isolation_units(network: NetworkRules) -> tuple[Unit, ...]:
                 "filter",
                 "S",
                 rules,
-                (Hook("FORWARD", f"-i {link} ! -o {link} {_comment(network.network)}", first=True),),
+                (Hook("FORWARD", f"-i {link} ! -o {link} {quoted_comment(network.network)}", first=True),),
             )
         )
+        if network.apart:
+            rules = ("-m conntrack --ctstate DNAT -j RETURN", "-j DROP")
+            hook = Hook("FORWARD", f"-i {link} -o {link} {quoted_comment(network.network)}", first=True)
+            out.append(Unit("filter", "A", rules, (hook,)))
     return tuple(out)
+
+
+def loopback_units(network: NetworkRules) -> tuple[Unit, ...]:
+    """One unit for each link with route_localnet: who is behind it does not reach what listens on 127.0.0.1, and does
+    not speak to the host from there. Only answers of published ports do, when they are translated back."""
+    new = f"-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT {quoted_comment(network.network)}"
+    ways = ("-d 127.0.0.0/8", "-s 127.0.0.0/8")
+    return tuple(
+        Unit("filter", "L", ("-j DROP",), tuple(Hook("INPUT", f"-i {link} {way} {new}", first=True) for way in ways))
+        for link in map(check_link, network.loopback)
+    )
 
 
 def _guards(network: NetworkRules) -> tuple[str, ...]:
     return (ISOLATED, OPEN) if network.isolate else (ISOLATED,)
 
 
+def admin_units(network: NetworkRules) -> tuple[Unit, ...]:
+    """The unit that asks the user's chain first of all. One for all networks that name the same chain, which itself is
+    the user's: made where it is missing, and never emptied."""
+    if not network.admin_chain:
+        return ()
+    hook = Hook("FORWARD", quoted_comment(network.admin_chain), first=True)
+    return (Unit("filter", ADMIN, (f"-j {network.admin_chain}",), (hook,)),)
+
+
 def forward_units(network: NetworkRules) -> tuple[Unit, ...]:
-    """One unit for each bridge that lets its containers through a FORWARD chain whose policy is DROP.
+    """One unit for each link that lets its containers through a FORWARD chain whose policy is DROP.
 
     Appended to FORWARD: whatever an administrator drops there stays dropped, only the policy is answered.
     New connections from outside pass where a port mapping has translated them.
     """
+    return _accepting_units(ANSWER, (*network.bridges, *network.passing), first=False)
+
+
+def _accepting_units(kind: str, links: Iterable[str], *, first: bool) -> tuple[Unit, ...]:
+    """What lets the containers behind each of *links* out, and the answers and published ports in."""
     return tuple(
         Unit(
             "filter",
-            "F",
+            kind,
             (f"-i {link} -j ACCEPT", f"-o {link} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"),
-            (Hook("FORWARD", _comment(link)),),
+            (Hook("FORWARD", quoted_comment(link), first),),
         )
-        for link in map(check_link, network.bridges)
+        for link in map(check_link, dict.fromkeys(links))
     )
 
 
-def render_install(units: Iterable[Unit], new_chains: Iterable[str] = ()) -> str:
+def render_install(units: Iterable[Unit], new_chains: Iterable[str] = (), lines: Sequence[str] = ()) -> str:
     """Text that puts *units* in place whose hooks are not there; *new_chains* of table filter are made before.
 
-    Declaring a chain (`:NAME`) empties it under --noflush, so what is left of the unit does not double.
+    Declaring a chain (`:NAME`) empties it under --noflush, so what is left of the unit does not double. *lines*: what
+    `-S` says of table filter, so that users' chains stay before the units, and what accepts behind what drops.
     """
     out = []
-    for table, members in _by_table(units):
+    behind = _head_length(lines)
+    for table, of_table in _by_table(units):
+        members = sorted(of_table, key=lambda unit: (unit.kind != PASS, unit.kind == ADMIN))
         out.append(f"*{table}\n")
         out += [f":{unit.chain} - [0:0]\n" for unit in members]
         if table == "filter":
             out += [f"-N {name}\n" for name in new_chains]
         for unit in members:
             out += [f"-A {unit.chain} {rule}\n" for rule in unit.rules]
-            out += [f"{'-I' if hook.first else '-A'} {_jump(unit, hook)}\n" for hook in unit.hooks]
+            out += [_put(unit, hook, behind) for hook in unit.hooks]
+        if table == "filter" and any(hook.first for unit in members for hook in unit.hooks):
+            out += [f"-D{line[2:]}\n-I{line[2:]}\n" for line in lines if _jumps_to(line, ADMIN)]
         out.append("COMMIT\n")
     return "".join(out)
 
@@ -153,9 +200,9 @@ def render_remove(units: Iterable[Unit]) -> str:
 def render_purge(table: str, lines: Sequence[str], keep: Collection[str] = ()) -> tuple[str, list[str]]:
     """Text that removes every chain of ours but those in *keep*, and what jumps to it; and the names of these chains.
 
-    *lines* is what `iptables -S` says of *table*. ISOLATED and OPEN stay as long as any chain is kept.
+    *lines* is what `iptables -S` says of *table*. ISOLATED, OPEN and PORTS stay as long as any chain is kept.
     """
-    keep = {*keep, ISOLATED, OPEN} if keep else set()
+    keep = {*keep, ISOLATED, OPEN, PORTS} if keep else set()
     listed = [line.split() for line in lines]
     chains = [words[1] for words in listed if words[0] == "-N" and words[1].startswith(PREFIX) and words[1] not in keep]
     if not chains:
@@ -169,10 +216,46 @@ def render_purge(table: str, lines: Sequence[str], keep: Collection[str] = ()) -
     return "\n".join((f"*{table}", *empty, *jumps, *(f"-X {chain}" for chain in chains), "COMMIT", "")), chains
 
 
+def admin_chains(lines: Iterable[str]) -> set[str]:
+    """The users' chains that are asked, among what `-S` says of table filter."""
+    listed = [line.split() for line in lines if line.startswith(f"-A {PREFIX}{ADMIN}-")]
+    return {_target(words) for words in listed}
+
+
+def unused_chains(lines: Iterable[str], chains: Collection[str]) -> list[str]:
+    """Those of *chains* that have no rule, and that no rule refers to."""
+    listed = [line.split() for line in lines]
+    there = {words[1] for words in listed if words[0] == "-N"}
+    used = {word for words in listed if words[0] == "-A" for word in (words[1], _target(words))}
+    return sorted(there.intersection(chains) - used)
+
+
 def count_uses(lines: Iterable[str], chain: str) -> int:
     """How many rules are in *chain* and jump to it, given what `iptables -S` says."""
     rules = [line.split() for line in lines if line.startswith("-A ")]
     return sum((words[1] == chain) + (_target(words) == chain) for words in rules)
+
+
+def _head_length(lines: Iterable[str]) -> int:
+    """How many rules FORWARD begins with up to the last of ours that may drop."""
+    forward = [line for line in lines if line.startswith("-A FORWARD ")]
+    ours = [
+        number
+        for number, line in enumerate(forward, 1)
+        if f" -j {PREFIX}" in line and not _jumps_to(line, PASS) and not _jumps_to(line, ANSWER)
+    ]
+    return max(ours, default=0)
+
+
+def _put(unit: Unit, hook: Hook, behind: int) -> str:
+    if not hook.first:
+        return f"-A {_jump(unit, hook)}\n"
+    place = f" {behind + 1}" if unit.kind == PASS and behind else ""
+    return f"-I {hook.chain}{place} {hook.match} -j {unit.chain}\n"
+
+
+def _jumps_to(line: str, kind: str) -> bool:
+    return line.startswith("-A ") and f" -j {PREFIX}{kind}-" in line
 
 
 def _target(words: list[str]) -> str:
@@ -183,7 +266,8 @@ def _jump(unit: Unit, hook: Hook) -> str:
     return f"{hook.chain} {hook.match} -j {unit.chain}"
 
 
-def _comment(text: str) -> str:
+def quoted_comment(text: str) -> str:
+    """The match that puts *text*, a network or an owner, into a rule as comment."""
     return f'-m comment --comment "pycni {text}"'
 
 

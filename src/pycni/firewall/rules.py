@@ -28,22 +28,54 @@ class NetworkRules(Value):
     isolate: bool = True  # False: containers of other pycni bridges may reach these and be reached
     subnets: tuple[str, ...] = ()  # "10.1.0.0/24": where a container that masquerades keeps its own address
     forward: bool = True  # traffic is routed through the host: a FORWARD policy of DROP matters
+    loopback: tuple[str, ...] = ()  # links whose containers publish on 127.0.0.0/8: route_localnet is on there
+    trusted: tuple[str, ...] = ()  # links from which guarded containers are reached directly
+    apart: bool = False  # nor do the containers behind one of the bridges reach each other
+    passing: tuple[str, ...] = ()  # further links whose traffic passes where the FORWARD policy is DROP
+    opens: bool = False  # iptables: it passes before the rules of others in FORWARD, too
+    admin_chain: str = ""  # iptables: the user's chain that is asked before ours
+    masquerades: bool = True  # whether iptables masquerades `subnets` as a whole; nftables goes by container
+
+
+class PortMapping(Value):
+    """Host ports that lead to one container: `low` to `port`, `low` + n to `port` + n."""
+
+    proto: str  # "tcp", "udp", "sctp"
+    host_ip: str  # one address of the host, "" for every one of the container address's family
+    low: int
+    high: int  # host ports, inclusive
+    address: str  # of the container; its family is the mapping's
+    port: int
+    snat: bool = True  # masquerade the host's loopback clients, and clients on the container's own bridge
+    masq_all: bool = False  # masquerade every client
+    sources: tuple[str, ...] = ()  # prefixes of the clients that may come in; () for all
+    spare_loopback: bool = False  # of all IPv6 addresses: but ::1, which stays with whoever listens on the host
 
 
 class AttachmentRules(Value):
     """What one attachment owns."""
 
-    owner: str  # "network/container_id/ifname"
+    owner: str  # "network/container_id/ifname", and "/part" of a chained plugin
     masquerade: tuple[str, ...] = ()  # container addresses, both families mixed: "10.1.0.5", "fd00::5"
     macs: tuple[tuple[str, str], ...] = ()  # (host link, the one source MAC it may send from): macspoofchk
+    ports: tuple[PortMapping, ...] = ()
+    conditions4: tuple[str, ...] = ()  # words of a rule (of the backend's language) that IPv4 mappings depend on
+    conditions6: tuple[str, ...] = ()
+    direct_guard: tuple[str, ...] = ()  # container addresses that others reach by published ports only
+    mark_masq_bit: int = 13  # iptables: the bit of the mark that says "masquerade"
+    external_set_mark_chain: str = ""  # iptables: the chain that sets such a mark, in place of ours
+    sources: tuple[str, ...] = ()  # all addresses of the container, where a firewall lets them pass
+    zone: str = ""  # of firewalld, which the sources belong to; "": firewalld is not told
+    closed_ports: tuple[str, ...] = ()  # bridge ports that this attachment has given the flag `isolated`
 
 
 class Element(Value):
-    """One element of a set: *key* has a text for each field of the set's type."""
+    """One element of a set: *key* has a text for each field of the set's type; *data*: what a map's key leads to."""
 
     set: str
     key: tuple[str, ...]
     comment: str = ""
+    data: tuple[str, ...] = ()
 
 
 def comment_of(owner: str) -> str:
@@ -71,8 +103,13 @@ def shared_elements(network: NetworkRules) -> tuple[Element, ...]:
         out.append(Element("same", (link, link)))
         if network.isolate:
             out.append(Element("isolated", (link,)))
+        if network.apart:
+            out.append(Element("apart", (link, link)))
     for subnet in network.subnets:
         out.append(Element(f"local{ip_network(subnet).version}", (as_key(subnet),) * 2))
+    out += [Element("same", (check_link(link),) * 2) for link in network.passing if link not in network.bridges]
+    out += [Element("loopback", (check_link(link),)) for link in network.loopback]
+    out += [Element("trusted", (check_link(link),)) for link in network.trusted]
     return tuple(out)
 
 
@@ -85,10 +122,17 @@ def as_key(subnet: str) -> str:
 def own_elements(attachment: AttachmentRules) -> tuple[Element, ...]:
     """The elements of table `inet pycni` that belong to *attachment* alone."""
     comment = comment_of(attachment.owner)
-    return tuple(
-        Element(f"masq{address.version}", (str(address),), comment)
-        for address in map(ip_address, attachment.masquerade)
-    )
+    sets = ("masq", attachment.masquerade), ("direct", attachment.direct_guard)
+    out = [
+        Element(f"{name}{address.version}", (str(address),), comment)
+        for name, addresses in sets
+        for address in map(ip_address, addresses)
+    ]
+    if attachment.ports:
+        from pycni.firewall.ports import port_elements  # not on the way of an ADD without
+
+        out += port_elements(attachment)
+    return tuple(out)
 
 
 def odd_elements(network: NetworkRules, attachment: AttachmentRules, subnet: str) -> tuple[Element, ...]:
@@ -103,7 +147,10 @@ def odd_elements(network: NetworkRules, attachment: AttachmentRules, subnet: str
         if _subnet_of(address, network.subnets) == as_key(subnet):
             out.append(Element(f"odd{address.version}", (str(address),), comment))
             out.append(Element(f"own{address.version}", (str(address), as_key(subnet)), comment))
-    return tuple(out)
+    for address in sorted({ip_address(one.address) for one in attachment.ports}, key=str):
+        if _subnet_of(address, network.subnets) == as_key(subnet):
+            out.append(Element(f"own{address.version}", (str(address), as_key(subnet)), comment))
+    return tuple(dict.fromkeys(out))
 
 
 def _subnet_of(address: IPv4Address | IPv6Address, subnets: Iterable[str]) -> str:

@@ -26,10 +26,9 @@ def announce(index: int, mac: bytes, addresses: Iterable[Address | Interface]) -
     """
     name = _socket.if_indextoname(index)
     versions = {address.version for address in addresses}
-    if 4 in versions:
-        sysctl.write(f"net/ipv4/conf/{name}/arp_notify", "1")
+    steps = [messages.set_link(index, arp_notify=True)] if 4 in versions else []
     if 6 in versions:
         sysctl.write(f"net/ipv6/conf/{name}/ndisc_notify", "1")
     if versions:
         with rtnl.Netlink() as socket:
-            socket.request(messages.set_link(index, mac=mac))
+            socket.request(*steps, messages.set_link(index, mac=mac))

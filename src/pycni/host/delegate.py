@@ -43,11 +43,10 @@ def find(name: str, path: Sequence[str]) -> str:
 def run_plugin(executable: str, command: str, environ: Iterable[tuple[str, str]], stdin: bytes) -> Any:
     """Run *executable* for the CNI *command*; its answer on stdout as decoded JSON, None if it gave none.
 
-    *environ* goes on as it is but for CNI_COMMAND and PYCNI_SOCKET, *stdin* unchanged, its stderr to ours. CniError with the code,
+    *environ* goes on as it is but for CNI_COMMAND, *stdin* unchanged, its stderr to ours. CniError with the code,
     message and details of the plugin's own error, or INTERNAL for an answer that is none; OSError if it cannot be run.
     """
-    # No agent for it: where it is a pycni of another installation, the agent would let it wait for this very call.
-    environment = {**dict(environ), "CNI_COMMAND": command, "PYCNI_SOCKET": ""}
+    environment = {**dict(environ), "CNI_COMMAND": command}
     exit_status, out = _run(executable, environment, stdin)
     try:
         answer = json_text.loads(out.decode()) if out.strip() else None

@@ -78,6 +78,17 @@ def open_firewall(backend: str = "") -> Firewall:
     return IptablesFirewall()
 
 
+def missing_rules(backend: str, network: NetworkRules, attachment: AttachmentRules) -> tuple[str, ...]:
+    """Firewall.missing, of the *backend* that an attachment's ADD used; () where that was none."""
+    if backend in ("", "none"):
+        return ()
+    firewall = open_firewall(backend)
+    try:
+        return firewall.missing(network, attachment)
+    finally:
+        firewall.close()
+
+
 def refused(failure: OSError, what: str) -> CniError:
     """*failure* of the packet filter as CniError 103, with what to do about it."""
     hints = {

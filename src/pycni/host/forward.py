@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pycni.firewall.rules import NetworkRules
+    from pycni.firewall.rules import AttachmentRules, NetworkRules
     from pycni.host.nfnetlink import Nfnetlink
 
 FORWARD_HOOK = 2  # NF_INET_FORWARD
@@ -37,8 +37,9 @@ class Blocker(Value):
         return f"chain {self.chain} of table {self.family} {self.table}{kind} has policy drop"
 
 
-def open_forward(kernel: Nfnetlink, network: NetworkRules) -> None:
-    """Let what *network* routes pass where the FORWARD policy is DROP: seven look-ups on a host where it is not.
+def open_forward(kernel: Nfnetlink, network: NetworkRules, attachment: AttachmentRules) -> None:
+    """Let what *network* routes pass where the FORWARD policy is DROP, and what comes to the ports of *attachment*:
+    seven look-ups on a host where it is not.
 
     CniError 103 names the chain where that cannot be done.
     """
@@ -46,7 +47,25 @@ def open_forward(kernel: Nfnetlink, network: NetworkRules) -> None:
         _pass_through(kernel, network, blocker)
     for family, table, chain in WELL_KNOWN:
         if kernel.policy_drops(family, table, chain):
-            _refuse_if_closed(kernel, network, Blocker(family, table, chain, ""))
+            _refuse_if_closed(kernel, network, Blocker(family, table, chain, ""), attachment)
+
+
+def closed_forward(kernel: Nfnetlink, network: NetworkRules) -> tuple[str, ...]:
+    """What open_forward would have to do, or refuses to do, for *network* now: what CHECK says."""
+    out: list[str] = []
+    for blocker in _iptables_blockers(kernel):
+        from pycni.firewall.iptables_text import forward_units
+        from pycni.host.iptables import Iptables
+
+        units = Iptables(kernel, blocker.family, blocker.variant).absent(forward_units(network))
+        out += [f"{blocker}: chain {unit.chain} is missing or changed" for unit in units]
+    for family, table, chain in WELL_KNOWN:
+        if kernel.policy_drops(family, table, chain):
+            try:
+                _refuse_if_closed(kernel, network, Blocker(family, table, chain, ""))
+            except CniError as failure:
+                out.append(failure.msg)
+    return tuple(out)
 
 
 def _pass_through(kernel: Nfnetlink, network: NetworkRules, blocker: Blocker) -> None:
@@ -65,17 +84,28 @@ def _pass_through(kernel: Nfnetlink, network: NetworkRules, blocker: Blocker) ->
         ) from failure
 
 
-def _refuse_if_closed(kernel: Nfnetlink, network: NetworkRules, blocker: Blocker) -> None:
+def _refuse_if_closed(
+    kernel: Nfnetlink, network: NetworkRules, blocker: Blocker, attachment: AttachmentRules | None = None
+) -> None:
     from pycni.firewall.foreign import can_accept
 
+    # What is published on the host's loopback is forwarded from nowhere.
+    published = attachment is not None and any(not one.host_ip.startswith(("127.", "::1")) for one in attachment.ports)
+
     rules = kernel.rules(blocker.family, blocker.table, blocker.chain)
-    for link in network.bridges:
+    where = f"nft add rule {blocker.family} {blocker.table} {blocker.chain}"
+    for link in (*network.bridges, *network.passing):
         if not any(can_accept(rule.get(4, b""), link) for rule in rules):
-            where = f"nft add rule {blocker.family} {blocker.table} {blocker.chain}"
             raise CniError(
                 Code.FIREWALL,
                 f"{blocker} and no rule that accepts from {link}: containers of {network.network} are cut off",
                 f"{where} iifname {link} accept; {where} oifname {link} ct state established,related accept",
+            )
+        if published and not any(can_accept(rule.get(4, b""), link, towards=True) for rule in rules):
+            raise CniError(
+                Code.FIREWALL,
+                f"{blocker} and no rule that accepts towards {link}: published ports of {network.network} are cut off",
+                f"{where} oifname {link} ct status dnat accept",
             )
 
 

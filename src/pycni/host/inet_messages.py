@@ -42,8 +42,8 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS = 1, 4, 5,
 RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 9, 15, 18
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
-IFA_F_NODAD = 0x02
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 
 NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
 NUD_REACHABLE, NUD_NOARP, NUD_PERMANENT = 0x02, 0x40, 0x80
@@ -54,16 +54,21 @@ RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst and src prefix lengths, tos, 
 NDMSG = struct.Struct("=BxxxiHBB")  # family, index, NUD_… state, NTF_… flags, RTN_… type
 
 
-def new_address(index: int, interface: Interface, *, nodad: bool = False, replace: bool = False) -> bytes:
+def new_address(
+    index: int, interface: Interface, *, nodad: bool = False, replace: bool = False, prefix_route: bool = True
+) -> bytes:
     """Put an address with its prefix on a link; EEXIST if it is there, unless *replace*.
 
-    *nodad*: usable at once, without IPv6's duplicate address detection (1 to 2 s); IPv4 has none.
+    *nodad*: usable at once, without IPv6's duplicate address detection (1 to 2 s); IPv4 has none. Without
+    *prefix_route* the kernel adds no route to the prefix.
     """
     how = NLM_F_REPLACE if replace else NLM_F_EXCL
     network = interface.network
     parts = [_ifaddrmsg(index, interface, flags=IFA_F_NODAD if nodad and interface.version == 6 else 0)]
     if interface.version == 4 and network.prefixlen < 31:  # RFC 3021: a /31 has no broadcast address
         parts.append(attribute(IFA_BROADCAST, network.broadcast_address.packed))
+    if not prefix_route:  # beyond the 8 bits of the header's flags, which this attribute replaces
+        parts.append(u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if nodad and interface.version == 6 else 0)))
     return netlink.message(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | how, *parts)
 
 

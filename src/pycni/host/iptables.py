@@ -11,13 +11,18 @@ import os
 from fcntl import LOCK_EX, flock
 
 from pycni.firewall.iptables_text import (
+    ADMIN,
+    ANSWER,
     ISOLATED,
     OPEN,
+    PASS,
     PREFIX,
+    admin_chains,
     count_uses,
     render_install,
     render_purge,
     render_remove,
+    unused_chains,
 )
 from pycni.host.forward import legacy_tables
 from pycni.host.program import find, run
@@ -105,6 +110,12 @@ class Iptables:
         listings = {table: self.listing(table) for table in {unit.table for unit in units}}
         return {unit: count_uses(listings[unit.table], unit.chain) for unit in units}
 
+    def use_of(self, table: str, chain: str) -> int:
+        """How many rules a chain has and how many jump to it, together."""
+        if self.variant == "nft":
+            return self._kernel.chain_use(self.family, table, chain)
+        return count_uses(self.listing(table), chain)
+
     def absent(self, units: Sequence[Unit]) -> tuple[Unit, ...]:
         """Those of *units* that are not wholly in place."""
         return tuple(unit for unit, count in self.uses(units).items() if count != unit.uses)
@@ -113,43 +124,54 @@ class Iptables:
         """Put *units* in place; nothing is executed where they are."""
         if not self.absent(units):
             return
-        lock = _lock()
+        lock = lock_rules()
         try:
             wanted = self.absent(units)
             self._unhook(wanted)
             if wanted:
-                self.restore(render_install(wanted, self._new_chains(wanted)))
+                self.restore(render_install(wanted, self._new_chains(wanted), self._lines_for(wanted)))
         finally:
             os.close(lock)
 
     def remove(self, units: Sequence[Unit]) -> None:
         """Take *units* away, whole or in pieces; nothing is executed where there is nothing."""
-        lock = _lock()
+        lock = lock_rules()
         try:
             uses = self.uses(units)
             whole = [unit for unit, count in uses.items() if count == unit.uses]
             if whole:
                 self.restore(render_remove(whole))
-            for unit, count in uses.items():
-                if count not in (0, unit.uses):
-                    self._unhook((unit,))
-                    self.restore(f"*{unit.table}\n:{unit.chain} - [0:0]\n-X {unit.chain}\nCOMMIT\n")
+            self._drop_unused({rule[3:] for unit in units if unit.kind == ADMIN for rule in unit.rules})
+            self.remove_pieces([unit for unit, count in uses.items() if count not in (0, unit.uses)])
         finally:
             os.close(lock)
+
+    def remove_pieces(self, units: Iterable[Unit]) -> None:
+        """Take away what there is of *units*, of which somebody removed parts."""
+        for unit in units:
+            self._unhook((unit,))
+            self.restore(f"*{unit.table}\n:{unit.chain} - [0:0]\n-X {unit.chain}\nCOMMIT\n")
+
+    def has_chain(self, table: str, chain: str) -> bool:
+        if self.variant == "nft":
+            return self._kernel.has_chain(self.family, table, chain)
+        return f"-N {chain}" in self.listing(table)
 
     def purge(self, keep: Iterable[Unit] = ()) -> list[str]:
         """Remove every chain whose name begins with PYCNI-, but those of *keep*, and what jumps to it; their names."""
         kept = {unit.chain for unit in keep}
         removed: list[str] = []
-        lock = _lock()
+        lock = lock_rules()
         try:
             for table in ("filter", "nat"):
                 if self.variant == "nft" and not self._kernel.has_table(self.family, table):
                     continue
-                text, chains = render_purge(table, self.listing(table), kept)
+                lines = self.listing(table)
+                text, chains = render_purge(table, lines, kept)
                 removed += chains
                 if text:
                     self.restore(text)
+                    self._drop_unused(admin_chains(lines))
         finally:
             os.close(lock)
         return removed
@@ -165,20 +187,34 @@ class Iptables:
     def _new_chains(self, units: Iterable[Unit]) -> list[str]:
         wanted = {hook.chain for unit in units for hook in unit.hooks if hook.chain in (ISOLATED, OPEN)}
         wanted |= {name for unit in units for name in (ISOLATED, OPEN) for rule in unit.rules if rule == f"-j {name}"}
+        wanted |= {rule[3:] for unit in units if unit.kind == ADMIN for rule in unit.rules}
         there = {line[3:] for line in self.listing("filter") if line.startswith("-N ")} if wanted else set()
         return sorted(wanted - there)
+
+    def _lines_for(self, units: Iterable[Unit]) -> list[str]:
+        """The listing that says where in FORWARD *units* belong, where that matters."""
+        return self.listing("filter") if any(hook.first for unit in units for hook in unit.hooks) else []
+
+    def _drop_unused(self, chains: set[str]) -> None:
+        """Remove the users' *chains* that nobody put a rule into."""
+        for chain in unused_chains(self.listing("filter"), chains) if chains else ():
+            try:
+                self.restore(f"*filter\n-X {chain}\nCOMMIT\n")
+            except OSError:
+                pass  # somebody has put a rule there this moment: it stays
 
     def owned_networks(self) -> set[str]:
         """The networks named in the comments of our jumps."""
         out = set()
         for line in (*self.listing("nat"), *self.listing("filter")):
             _, found, rest = line.partition('--comment "pycni ')
-            if found and f"-j {PREFIX}" in rest:
+            of_link = any(f"-j {PREFIX}{kind}-" in rest for kind in (ANSWER, PASS, ADMIN))  # no network in the comment
+            if found and f"-j {PREFIX}" in rest and not of_link:
                 out.add(rest.partition('"')[0])
         return out
 
 
-def _lock() -> int:
+def lock_rules() -> int:
     """An flock on the network namespace: whoever changes our chains in it (close the descriptor to let go)."""
     lock = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     flock(lock, LOCK_EX)

@@ -39,15 +39,16 @@ class IptablesFirewall:
     def close(self) -> None:
         self._kernel.close()
 
-    def _tools(self, network: NetworkRules | None = None) -> list[Iptables]:
-        """One tool per family: IPv6 only where ip6tables is installed; CniError 103 if *network* cannot do without."""
+    def _tools(self, network: NetworkRules | None = None, addresses: Iterable[str] = ()) -> list[Iptables]:
+        """One tool per family: IPv6 only where ip6tables is installed; CniError 103 if *network*, or a container with
+        these *addresses*, cannot do without."""
         families = ["ip"]
         if find("ip6tables-restore"):
             families.append("ip6")
-        elif network is not None and any(":" in subnet for subnet in network.subnets):
+        elif network is not None and any(":" in address for address in (*network.subnets, *addresses)):
             raise CniError(
                 Code.FIREWALL,
-                f"network {network.network} has IPv6 subnets, but ip6tables-restore is not installed",
+                f"network {network.network} has IPv6 addresses, but ip6tables-restore is not installed",
                 'install iptables, or set "ipMasqBackend": "nftables"',
             )
         return [Iptables(self._kernel, family, self._variant) for family in families]
@@ -60,27 +61,37 @@ class IptablesFirewall:
                 'set "ipMasqBackend": "nftables" or drop macspoofchk',
             )
         try:
-            for tool in self._tools(network):
+            addresses = (*attachment.sources, *(one.address for one in attachment.ports), *attachment.direct_guard)
+            for tool in self._tools(network, addresses):
                 tool.install(units_of(network, VERSIONS[tool.family]))
+                if attachment.ports or attachment.direct_guard:
+                    from pycni.host import iptables_ports
+
+                    iptables_ports.install(tool, network, attachment, everyone)
             if network.forward:
-                open_forward(self._kernel, network)
+                open_forward(self._kernel, network, attachment)
         except OSError as failure:
-            raise refused(failure, f"the rules of network {network.network} cannot be added") from failure
+            raise refused(failure, f"the rules of {attachment.owner} cannot be added") from failure
 
     def apply_delete(
         self, attachment: AttachmentRules, network: NetworkRules | None = None, others: Iterable[NetworkRules] = ()
     ) -> None:
-        if network is None:
-            return
         others = tuple(others)
         try:
             for tool in self._tools():
+                if attachment.ports or attachment.direct_guard:
+                    from pycni.host import iptables_ports
+
+                    iptables_ports.remove(tool, attachment)
+                if network is None:
+                    continue
                 version = VERSIONS[tool.family]
                 needed = {unit for other in others for unit in units_of(other, version)}
                 tool.remove([unit for unit in units_of(network, version) if unit not in needed])
-            close_forward(self._kernel, network, others)
+            if network is not None:
+                close_forward(self._kernel, network, others)
         except OSError as failure:
-            raise refused(failure, f"the rules of network {network.network} cannot be removed") from failure
+            raise refused(failure, f"the rules of {attachment.owner} cannot be removed") from failure
 
     def remove_all(self) -> None:
         try:
@@ -92,11 +103,15 @@ class IptablesFirewall:
             raise refused(failure, "the chains of pycni cannot be removed") from failure
 
     def missing(self, network: NetworkRules, attachment: AttachmentRules) -> tuple[str, ...]:
-        return tuple(
-            f"chain {unit.chain} in table {tool.family} {unit.table}"
-            for tool in self._tools()
-            for unit in tool.absent(units_of(network, VERSIONS[tool.family]))
-        )
+        out = []
+        for tool in self._tools():
+            units = tool.absent(units_of(network, VERSIONS[tool.family]))
+            if attachment.ports or attachment.direct_guard:
+                from pycni.host import iptables_ports
+
+                units += tuple(iptables_ports.absent(tool, network, attachment))
+            out += [f"chain {unit.chain} in table {tool.family} {unit.table}" for unit in units]
+        return tuple(out)
 
     def repair(self) -> None:
         pass  # apply_add looks at every chain it needs
@@ -105,10 +120,16 @@ class IptablesFirewall:
         return frozenset(name for tool in self._tools() for name in tool.owned_networks())
 
     def collect(self, wanted: Iterable[tuple[NetworkRules, AttachmentRules]]) -> tuple[str, ...]:
-        networks = {network for network, _ in wanted}
+        alive = list(wanted)
+        networks = {network for network, _ in alive}
         out: list[str] = []
         for tool in self._tools():
             needed = [unit for network in networks for unit in self._units(tool, network)]
+            for network, attachment in alive:
+                if attachment.ports or attachment.direct_guard:
+                    from pycni.host import iptables_ports
+
+                    needed += iptables_ports.kept(tool, network, attachment)
             out += [f"{tool.family} {chain}" for chain in tool.purge(needed)]
         return tuple(out)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from pycni.change import ops
+from pycni.change import ops, tuning
 from pycni.cni.errors import CniError, Code
 
 TYPE_CHECKING = False
@@ -36,13 +36,24 @@ def kernel_error(op: Op, failure: OSError) -> CniError:
         what = f'failed to add IP addr {op.address} to "{op.link}"'
         if op.address.version == 6 and number == errno.EINVAL:
             details += "; IPv6 needs an MTU of at least 1280 bytes (RFC 8200, section 5)"
-    elif isinstance(op, ops.EnsureSysctl | ops.SetSysctl):
+    elif isinstance(op, ops.EnsureSysctl | ops.SetSysctl | tuning.TuneSysctl):
         what = f"failed to set sysctl {op.key} to {op.value}"
+    elif isinstance(op, tuning.TuneLink):
+        what = f"failed to set {_setting(op)} of {op.link}"
+    elif isinstance(op, tuning.KeepFile):
+        what = f"failed to write {op.path}, from which DEL would restore what there is now"
     elif isinstance(op, ops.EnsureBridge):
         what = f'failed to create bridge "{op.name}": could not add "{op.name}"'
     else:
         details = f"{details}; {op}"
     return CniError(Code.INTERNAL, f"{what}: {reason}", details)
+
+
+def _setting(op: tuning.TuneLink) -> str:
+    """The one setting of *op* that is given."""
+    unset = tuning.TuneLink(op.link).as_dict()
+    given = {key: value for key, value in op.as_dict().items() if value != unset[key] or type(value) is bool}
+    return ", ".join(f"{key} {v.hex(':') if isinstance(v, bytes) else v}" for key, v in given.items())
 
 
 def _not_permitted(op: Op, details: str) -> CniError:

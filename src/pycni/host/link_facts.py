@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from pycni.cni.value import Value
 from pycni.host import inet_messages, messages
-from pycni.host.netlink import I32, U16, U32, attributes, to_int, to_text
+from pycni.host.netlink import I32, U16, U32, attributes, pick, to_int, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Link(Value):
     hairpin: bool | None = None
     isolated: bool | None = None
     vlan_filtering: bool | None = None  # None: not a bridge
+    tx_queue: int = 0  # packets
 
     @property
     def up(self) -> bool:
@@ -56,6 +57,11 @@ class Link(Value):
     def promiscuous(self) -> bool:
         """Whether it was set so from outside: a bridge makes its ports promiscuous without that flag."""
         return bool(self.flags & messages.IFF_PROMISC)
+
+    @property
+    def all_multicast(self) -> bool:
+        """Whether it was set from outside to take every multicast frame."""
+        return bool(self.flags & messages.IFF_ALLMULTI)
 
     @property
     def forwarding(self) -> bool:
@@ -113,17 +119,28 @@ class Neighbour(Value):
     flags: int = 0  # NTF_…
 
 
+_OF_LINK = frozenset(
+    (
+        *(messages.IFLA_IFNAME, messages.IFLA_MTU, messages.IFLA_ADDRESS, messages.IFLA_MASTER, messages.IFLA_LINKINFO),
+        *(messages.IFLA_IFALIAS, messages.IFLA_GROUP, messages.IFLA_TXQLEN),
+        *(IFLA_LINK, IFLA_OPERSTATE, IFLA_PROMISCUITY, IFLA_LINK_NETNSID),
+    )
+)
+_OF_PORT = frozenset((IFLA_BRPORT_STATE, messages.IFLA_BRPORT_MODE, messages.IFLA_BRPORT_ISOLATED))
+_OF_BRIDGE = frozenset((messages.IFLA_BR_VLAN_FILTERING,))
+
+
 def read_link(payload: bytes) -> Link:
     """The link in the payload of an RTM_NEWLINK message."""
     _, _, index, flags, _ = messages.IFINFOMSG.unpack_from(payload)
-    found = dict(attributes(payload, messages.IFINFOMSG.size))
+    found = pick(_OF_LINK, payload, messages.IFINFOMSG.size)
     info = dict(attributes(found.get(messages.IFLA_LINKINFO, b"")))
     kind = to_text(info.get(messages.IFLA_INFO_KIND, b""))
     port: dict[int, bytes] = {}
     if to_text(info.get(IFLA_INFO_SLAVE_KIND, b"")) == "bridge":
-        port = dict(attributes(info.get(IFLA_INFO_SLAVE_DATA, b"")))
+        port = pick(_OF_PORT, info.get(IFLA_INFO_SLAVE_DATA, b""))
     netnsid = found.get(IFLA_LINK_NETNSID)
-    bridge = dict(attributes(info.get(messages.IFLA_INFO_DATA, b""))) if kind == "bridge" else {}
+    bridge = pick(_OF_BRIDGE, info.get(messages.IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
     return Link(
         index=index,
         name=to_text(found.get(messages.IFLA_IFNAME, b"")),
@@ -142,6 +159,7 @@ def read_link(payload: bytes) -> Link:
         hairpin=bool(to_int(port.get(messages.IFLA_BRPORT_MODE, b""))) if port else None,
         isolated=bool(to_int(port.get(messages.IFLA_BRPORT_ISOLATED, b""))) if port else None,
         vlan_filtering=bool(to_int(bridge.get(messages.IFLA_BR_VLAN_FILTERING, b""))) if kind == "bridge" else None,
+        tx_queue=to_int(found.get(messages.IFLA_TXQLEN, b"")),
     )
 
 

@@ -11,6 +11,8 @@ import struct
 
 from pycni.host import netlink
 from pycni.host.inet_messages import (
+    AF_INET,
+    AF_INET6,
     delete_address,
     delete_fdb,
     delete_neighbour,
@@ -66,9 +68,9 @@ AF_UNSPEC, AF_BRIDGE = 0, 7
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 
-IFF_UP, IFF_PROMISC = 0x1, 0x100
+IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 10, 12
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_TXQLEN = 1, 3, 4, 10, 12, 13
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 20, 26, 27, 28, 29
 IFLA_ALT_IFNAME = 53
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
@@ -76,6 +78,8 @@ VETH_INFO_PEER = 1
 IFLA_BR_VLAN_FILTERING = 7
 IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_NEIGH_SUPPRESS, IFLA_BRPORT_ISOLATED = 4, 8, 32, 33
 IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
+IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22  # linux/if_link.h, linux/ip.h
+IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_EUI64, IN6_ADDR_GEN_MODE_NONE = 8, 0, 1
 BRIDGE_FLAGS_SELF = 2
 BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 4
 BRIDGE_VLAN_INFO_RANGE_BEGIN, BRIDGE_VLAN_INFO_RANGE_END = 8, 16
@@ -151,18 +155,25 @@ def set_link(
     mac: bytes = b"",
     master: int | None = None,
     promisc: bool | None = None,
+    all_multicast: bool | None = None,
+    tx_queue: int | None = None,
     alias: str | None = None,
     group: int | None = None,
     name: str | None = None,
+    link_local: bool | None = None,
+    arp_notify: bool | None = None,
 ) -> bytes:
     """Change what is given of a link named by index or name; *master* 0 takes it off its bridge, *alias* "" clears it.
 
-    A new *name* needs the link's index (ValueError): beside a name the kernel takes IFLA_IFNAME for the old one.
+    *link_local*: whether it makes itself an IPv6 address when it comes up (EAFNOSUPPORT where it has no IPv6);
+    *arp_notify*: as the sysctl, without a way through /proc. A new *name* needs the link's index (ValueError): beside
+    a name the kernel takes IFLA_IFNAME for the old one.
     """
     if name is not None and isinstance(link, str):
         raise ValueError("a link is renamed by its index")
     flags, mask = _flags(up, IFF_UP), IFF_UP if up is not None else 0
-    flags, mask = flags | _flags(promisc, IFF_PROMISC), mask | (IFF_PROMISC if promisc is not None else 0)
+    for wanted, flag in ((promisc, IFF_PROMISC), (all_multicast, IFF_ALLMULTI)):
+        flags, mask = flags | _flags(wanted, flag), mask | (flag if wanted is not None else 0)
     parts = [_link(link, flags=flags, mask=mask)]
     if name is not None:
         parts.append(text(IFLA_IFNAME, name))
@@ -172,10 +183,18 @@ def set_link(
         parts.append(attribute(IFLA_ADDRESS, mac))
     if master is not None:
         parts.append(u32(IFLA_MASTER, master))
+    if tx_queue is not None:
+        parts.append(u32(IFLA_TXQLEN, tx_queue))
     if alias is not None:
         parts.append(attribute(IFLA_IFALIAS, alias.encode("utf-8", "surrogateescape")))
     if group is not None:
         parts.append(u32(IFLA_GROUP, group))
+    if link_local is not None:
+        mode = IN6_ADDR_GEN_MODE_EUI64 if link_local else IN6_ADDR_GEN_MODE_NONE
+        parts.append(nested(IFLA_AF_SPEC, nested(AF_INET6, u8(IFLA_INET6_ADDR_GEN_MODE, mode))))
+    if arp_notify is not None:
+        conf = nested(IFLA_INET_CONF, u32(IPV4_DEVCONF_ARP_NOTIFY, arp_notify))
+        parts.append(nested(IFLA_AF_SPEC, nested(AF_INET, conf)))
     return netlink.message(RTM_SETLINK, NLM_F_ACK, *parts)
 
 

@@ -14,7 +14,7 @@ from pycni.cni.errors import CniError, Code
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ParamSpec, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -129,13 +129,22 @@ def _setns() -> Callable[[int], None]:
 def _find_setns() -> Callable[[int], None]:
     if sys.version_info >= (3, 12):
         return lambda fd: os.setns(fd, CLONE_NEWNET)
-    import ctypes
+    # The C module: the package around it makes types for everything, 1.5 ms, and this needs one.
+    import _ctypes
 
-    setns = ctypes.CDLL(None, use_errno=True).setns
+    class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it is no generic at run time
+        _type_ = "i"
+
+    class Function(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+        _restype_ = Int
+
+    program: Any = None  # its own symbols; the stub knows of files only
+    setns = Function(_ctypes.dlsym(_ctypes.dlopen(program, 0), "setns"))
 
     def move(fd: int) -> None:
         if setns(fd, CLONE_NEWNET):
-            number = ctypes.get_errno()
+            number = _ctypes.get_errno()
             raise OSError(number, f"setns: {os.strerror(number)}")
 
     return move

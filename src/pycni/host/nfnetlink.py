@@ -18,7 +18,7 @@ from pycni.firewall.rules import Element
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
 NETLINK_NETFILTER = 12
@@ -31,6 +31,11 @@ FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, GETRULE, DELRULE = 1, 2, 3, 4, 5, 7, 8
 NEWSETELEM, GETSETELEM, DELSETELEM, GETGEN = 12, 13, 14, 16
 NESTED = 0x8000
+SOL_SOCKET, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 1, 32, 33
+SEND_BUFFER = 100_000  # bytes that fit into any socket's
+ANSWERS = 100  # acknowledgements that fit into any socket's receive buffer, 208 KiB; each takes about 1 KiB of it
+MANY = 200  # elements of one message: an attribute ends at 65535 bytes, an element with a long comment has 260
+ASKED = 64  # elements of one question: the answers must fit into the receive buffer, 208 KiB by default
 
 
 class Message:
@@ -50,19 +55,32 @@ def _names(table: str, *others: str) -> bytes:
     return attribute(1, table.encode() + b"\0") + b"".join(attribute(2, name.encode() + b"\0") for name in others)
 
 
-def add_element(table: Table, element: Element, *, exclusive: bool = False) -> Message:
-    """Add *element*; one that is there already is fine, and EEXIST where *exclusive*. ENOENT: no such table or set."""
+def add_elements(table: Table, elements: Sequence[Element], *, exclusive: bool = False) -> Message:
+    """Add *elements* of one set, at most MANY; one that is there already is fine, and EEXIST where *exclusive*.
+
+    ENOENT: no such table or set.
+    """
     flags = CREATE | (EXCL if exclusive else 0)
-    return Message(NEWSETELEM, flags, table.family, _element_body(table, element, comment=True))
+    return Message(NEWSETELEM, flags, table.family, _elements_body(table, elements, whole=True))
 
 
-def delete_element(table: Table, element: Element) -> Message:
-    """Delete the element with that key; ENOENT where there is none."""
-    return Message(DELSETELEM, 0, table.family, _element_body(table, element, comment=False))
+def delete_elements(table: Table, elements: Sequence[Element]) -> Message:
+    """Delete the elements of one set with those keys, at most MANY; ENOENT where one is not there."""
+    return Message(DELSETELEM, 0, table.family, _elements_body(table, elements, whole=False))
 
 
-def touch_chain(table: Table, chain: str) -> Message:
-    """Do nothing (flush an empty chain) if *chain* exists; ENOENT else."""
+def in_groups(elements: Iterable[Element], size: int = 0) -> list[list[Element]]:
+    """*elements* in their order, neighbours of one set together in groups of MANY, or of *size*."""
+    out: list[list[Element]] = []
+    for one in elements:
+        if not out or out[-1][0].set != one.set or len(out[-1]) >= (size or MANY):
+            out.append([])
+        out[-1].append(one)
+    return out
+
+
+def flush_chain(table: Table, chain: str) -> Message:
+    """Remove the rules of *chain*; ENOENT where it does not exist. Of an empty one: whether it exists."""
     body = _names(table.name, chain)
     return Message(DELRULE, 0, table.family, body)
 
@@ -81,12 +99,13 @@ def delete_table(family: str, table: str) -> Message:
     return Message(DELTABLE, 0, family, _names(table))
 
 
-def _element_body(table: Table, element: Element, *, comment: bool) -> bytes:
-    spec = table.set_named(element.set)
+def _elements_body(table: Table, elements: Sequence[Element], *, whole: bool) -> bytes:
+    """*whole*: with comment and data, not as mere keys."""
+    spec = table.set_named(elements[0].set)
     if spec is None:
-        raise OSError(errno.ENOENT, f"table {table.family} {table.name} has no set {element.set}")
-    one = attribute(1 | NESTED, encode_element(spec, element, comment=comment))
-    return _names(table.name, element.set) + attribute(3 | NESTED, one)
+        raise OSError(errno.ENOENT, f"table {table.family} {table.name} has no set {elements[0].set}")
+    members = b"".join(attribute(1 | NESTED, encode_element(spec, one, comment=whole)) for one in elements)
+    return _names(table.name, spec.name) + attribute(3 | NESTED, members)
 
 
 class Nfnetlink:
@@ -123,7 +142,14 @@ class Nfnetlink:
         end = begin + len(messages) + 1
         parts.append(_message(BATCH_END, REQUEST, end, 0))
         self._sequence = end
-        self._socket.send(b"".join(parts))
+        data = b"".join(parts)
+        if len(data) > SEND_BUFFER:
+            # A transaction is one datagram, and one that does not fit is EMSGSIZE (netlink_sendmsg).
+            self._socket.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(data))
+        if len(messages) > ANSWERS:
+            # An acknowledgement that finds no room is lost (ENOBUFS), and whether all was done is not known.
+            self._socket.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, 2048 * len(messages))
+        self._socket.send(data)
         failed: dict[int, int] = {}
         waiting = len(messages)
         while waiting:
@@ -232,12 +258,28 @@ class Nfnetlink:
         return found if found is not None and found.key == element.key else None
 
     def holder(self, table: Table, element: Element) -> Element | None:
-        """The element of an interval set that holds the (single) addresses of *element*'s key, None where none does."""
-        spec = table.set_named(element.set)
+        """The element of an interval set that holds the first values of *element*'s key, None where none does."""
+        return next(iter(self._look_up(table, [element])), None)
+
+    def find(self, table: Table, elements: Iterable[Element]) -> list[Element | None]:
+        """For each of *elements* what element() says; many cost little more than one."""
+        out: list[Element | None] = []
+        for group in in_groups(elements, ASKED):
+            found: Sequence[Element | None] = self._look_up(table, group)
+            if len(found) != len(group):  # one that is not there ends the answer
+                found = [self.holder(table, one) for one in group]
+            out += [
+                has if has is not None and has.key == one.key else None for one, has in zip(group, found, strict=True)
+            ]
+        return out
+
+    def _look_up(self, table: Table, elements: Sequence[Element]) -> list[Element]:
+        """The elements of one set with those keys; [] where one is not there."""
+        spec = table.set_named(elements[0].set)
         if spec is None:
-            return None
-        found = self.get(Message(GETSETELEM, 0, table.family, _element_body(table, element, comment=False)))
-        return next(iter(self._decoded(spec, found)), None)
+            return []
+        body = _elements_body(table, elements, whole=False)
+        return self._decoded(spec, self.get(Message(GETSETELEM, 0, table.family, body)))
 
     def elements(self, table: Table, name: str) -> list[Element]:
         """All elements of the set *name* (a dump)."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-from fcntl import LOCK_EX, flock
 
-from pycni.firewall.nft_text import GUARD, MAIN, render_rebuild
+from pycni.cni.errors import CniError
+from pycni.firewall.nft_text import GUARD, MAIN, with_admin
 from pycni.firewall.rules import (
+    Element,
     comment_of,
     guard_elements,
     odd_elements,
@@ -23,13 +24,13 @@ from pycni.host.firewall import refused
 from pycni.host.forward import close_all_forward, close_forward, open_forward
 from pycni.host.nfnetlink import (
     Nfnetlink,
-    add_chain,
-    add_element,
+    add_elements,
     delete_chain,
-    delete_element,
+    delete_elements,
     delete_table,
+    flush_chain,
+    in_groups,
     open_nfnetlink,
-    touch_chain,
 )
 
 TYPE_CHECKING = False
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pycni.firewall.nft_text import Table
-    from pycni.firewall.rules import AttachmentRules, Element, NetworkRules
+    from pycni.firewall.rules import AttachmentRules, NetworkRules
     from pycni.host.firewall import Everyone
     from pycni.host.nfnetlink import Message
 
+ADMIN_FILE = "/etc/pycni/admin.nft"  # rules of the administrator, for chain admin
 TRIES = 32  # each try of a transaction settles at least one reason of its failure; more means somebody undoes our work
 
 
@@ -60,6 +62,15 @@ def usable() -> bool:
     from pycni.host import nft
 
     return nft.installed()
+
+
+def main_table() -> Table:
+    """Table inet pycni with the administrator's rules: where their file has changed it is another version."""
+    try:
+        with open(ADMIN_FILE, encoding="utf-8", errors="replace") as rules:
+            return with_admin(MAIN, rules.read())
+    except FileNotFoundError:
+        return MAIN
 
 
 def delete_tables(kernel: Nfnetlink) -> None:
@@ -89,7 +100,7 @@ class NftFirewall:
 
     def apply_add(self, network: NetworkRules, attachment: AttachmentRules, everyone: Everyone | None = None) -> None:
         try:
-            wanted = _Addition(network, attachment)
+            wanted = _Addition(network, attachment, main_table())
             for table in wanted.tables:
                 # Asked, not found out by the transaction: the kernel ends a failed one by waiting for an RCU grace
                 # period (nf_tables_abort), 12 ms against 0.03.
@@ -97,13 +108,15 @@ class NftFirewall:
                     self._ensure(table, everyone)
             for _ in range(TRIES):
                 lacking = self._add(wanted, marked=True)
+                if lacking is None and attachment.ports:
+                    lacking = self._add_conditional(attachment, wanted.main)
                 if lacking is None:
                     break
                 self._ensure(lacking, everyone)
             else:
                 raise OSError(errno.EAGAIN, "somebody keeps removing the table")
             if network.forward:
-                open_forward(self._kernel, network)
+                open_forward(self._kernel, network, attachment)
         except OSError as failure:
             raise refused(failure, f"the rules of {attachment.owner} cannot be added") from failure
 
@@ -115,46 +128,66 @@ class NftFirewall:
             if not failed:
                 return None
             for position, number in failed.items():
-                table, element, _ = steps[position]
-                if number == errno.ENOENT and element in wanted.replaced:
+                table, elements, _ = steps[position]
+                if number == errno.ENOENT and wanted.replaced.intersection(elements):
                     wanted.replaced.clear()  # what was to be replaced went meanwhile
-                elif number == errno.ENOENT and (element is None or not marked):
+                elif number == errno.ENOENT and (not elements or not marked):
                     return table  # the marker, or all of it
-                elif number == errno.EEXIST and element is not None:
-                    wanted.resolve(element)
+                elif number == errno.EEXIST and elements:
+                    self._resolve(wanted, table, elements)
                 else:
                     raise OSError(number, f"{table.family} {table.name}: {os.strerror(number)}")
         raise OSError(errno.EAGAIN, "the ruleset keeps changing")
 
+    def _resolve(self, wanted: _Addition, table: Table, elements: list[Element]) -> None:
+        """One of *elements* is refused as existing: replace those of the same key, stand apart where subnets overlap.
+
+        CniError 100 where it is another's host port.
+        """
+        if not elements[0].comment:
+            for one in elements:
+                wanted.stand_apart(one)
+            return
+        if wanted.has_ports:
+            from pycni.host.nft_ports import refuse_taken
+
+            refuse_taken(self._kernel, elements)
+        found = self._kernel.find(table, elements) if len(elements) > 1 else elements
+        wanted.replaced.update(one for one, there in zip(elements, found, strict=True) if there is not None)
+
+    def _add_conditional(self, attachment: AttachmentRules, table: Table) -> Table | None:
+        """Add what stands in chains of the attachment; the table to make first, where somebody removed it."""
+        if not attachment.conditions4 and not attachment.conditions6:
+            return None
+        from pycni.host.nft_ports import add_conditional
+
+        try:
+            add_conditional(self._kernel, attachment)
+        except OSError as failure:
+            if failure.errno == errno.ENOENT:
+                return table
+            raise
+        return None
+
     def _ensure(self, table: Table, everyone: Everyone | None) -> None:
         """Make *table*, with all elements that an older version of it holds and all that *everyone* needs."""
-        # An flock on the network namespace itself: it excludes exactly those who work on the same ruleset, and needs
-        # no file of ours. Whoever adds elements without this lock has touched the marker in the same transaction.
-        lock = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            flock(lock, LOCK_EX)
-            if self._kernel.has_chain(table.family, table.name, table.marker()):
-                return  # another process was faster
-            from pycni.host import nft  # not on the way of every other ADD
+        from pycni.host.nft_making import make_table  # not on the way of every other ADD
 
-            if self._kernel.has_table(table.family, table.name):
-                nft.run_text(render_rebuild(table, self._withdraw(table)))
-            else:
-                nft.run_text(table.render())  # without a deletion there is no RCU grace period to wait for
-            for network, attachment in everyone() if everyone else ():
-                if self._add(_Addition(network, attachment, only=table), marked=False) is not None:
-                    return  # somebody flushed it meanwhile: the caller finds no marker and begins again
-            self._kernel.batch([add_chain(table, table.marker())])
-        finally:
-            os.close(lock)
+        make_table(self._kernel, table, lambda: self._add_all(table, everyone() if everyone else ()))
 
-    def _withdraw(self, table: Table) -> list[Element]:
-        """Take the marker of another version off *table*, then read what is in its sets: nobody can add any more."""
-        for chain in self._kernel.chains(table.family):
-            name = chain.get(3, b"").rstrip(b"\0").decode()
-            if chain.get(1) == table.name.encode() + b"\0" and name.startswith("base_"):
-                self._kernel.batch([delete_chain(table.family, table.name, name)])
-        return [element for spec in table.sets for element in self._kernel.elements(table, spec.name)]
+    def _add_all(self, table: Table, all_rules: Iterable[tuple[NetworkRules, AttachmentRules]]) -> bool:
+        """Add what stands in *table* of each; False where somebody removed the table meanwhile."""
+        for network, attachment in all_rules:
+            wanted = _Addition(network, attachment, table if table.family == MAIN.family else MAIN, only=table)
+            try:
+                lacking = self._add(wanted, marked=False)
+                if lacking is None and table is wanted.main:
+                    lacking = self._add_conditional(attachment, table)
+            except CniError:
+                continue  # a port that somebody else has got meanwhile: that attachment's CHECK says so
+            if lacking is not None:
+                return False
+        return True
 
     # ---- DEL -----------------------------------------------------------------------------------------------------
 
@@ -162,6 +195,10 @@ class NftFirewall:
         self, attachment: AttachmentRules, network: NetworkRules | None = None, others: Iterable[NetworkRules] = ()
     ) -> None:
         try:
+            if attachment.conditions4 or attachment.conditions6:
+                from pycni.host.nft_ports import delete_conditional
+
+                delete_conditional(self._kernel, attachment)
             self._delete(MAIN, self._owned(attachment))
             if attachment.macs:
                 self._delete(GUARD, [one for one in guard_elements(attachment) if self._is_own(GUARD, one)])
@@ -176,13 +213,16 @@ class NftFirewall:
 
         An address may belong to somebody else by now: an IPAM of another make frees it before its rules are gone.
         """
-        out = []
-        for element in own_elements(attachment):
-            odd, own = (element.replace(set=element.set.replace("masq", name)) for name in ("odd", "own"))
-            own = own.replace(key=own.key * 2)
+        comment = comment_of(attachment.owner)
+        wanted = own_elements(attachment)
+        out = [one for one in self._kernel.find(MAIN, wanted) if one is not None and one.comment == comment]
+        for address in dict.fromkeys((*attachment.masquerade, *(one.address for one in attachment.ports))):
+            version = 6 if ":" in address else 4
+            odd, own = Element(f"odd{version}", (address,), comment), Element(f"own{version}", (address, address))
             held = self._kernel.holder(MAIN, own)
-            out += [one for one in (element, odd) if self._is_own(MAIN, one)]
-            out += [held] if held is not None and held.comment == element.comment else []
+            out += [
+                one for one in (self._kernel.element(MAIN, odd), held) if one is not None and one.comment == comment
+            ]
         return out
 
     def _is_own(self, table: Table, element: Element) -> bool:
@@ -198,13 +238,14 @@ class NftFirewall:
         """Delete *elements* in one transaction; those that are gone already are left out of it."""
         left = list(elements)
         for _ in range(TRIES):
-            failed = self._kernel.batch([delete_element(table, one) for one in left]) if left else {}
+            groups = in_groups(left)
+            failed = self._kernel.batch([delete_elements(table, group) for group in groups]) if left else {}
             if not failed:
                 return
             for number in failed.values():
                 if number != errno.ENOENT:
                     raise OSError(number, f"{table.family} {table.name}: {os.strerror(number)}")
-            left = [one for position, one in enumerate(left) if position not in failed]
+            left = [one for one, found in zip(left, self._kernel.find(table, left), strict=True) if found is not None]
 
     def remove_all(self) -> None:
         try:
@@ -216,97 +257,78 @@ class NftFirewall:
     # ---- CHECK, GC -----------------------------------------------------------------------------------------------
 
     def missing(self, network: NetworkRules, attachment: AttachmentRules) -> tuple[str, ...]:
-        out = []
-        for table in (MAIN, GUARD) if attachment.macs else (MAIN,):
-            if not self._kernel.has_chain(table.family, table.name, table.marker()):
-                out.append(f"table {table.family} {table.name} of this version")
-            else:
-                out += [f"rules of chain {chain}" for chain in self._short_chains(table)]
-        for element in (*shared_elements(network), *own_elements(attachment)):
-            if self._kernel.element(MAIN, element) is None and not self._stands_apart(network, attachment, element):
-                out.append(f"{element.set} {' . '.join(element.key)} in table inet pycni")
-        for element in guard_elements(attachment):
-            if self._kernel.element(GUARD, element) is None:
-                out.append(f"{element.set} {' . '.join(element.key)} in table bridge pycni")
-        return tuple(out)
+        from pycni.host.nft_survey import missing
 
-    def _short_chains(self, table: Table) -> list[str]:
-        """The chains of *table* with fewer rules than they were made with (`nft flush table` leaves the chains)."""
-        use = self._kernel.chain_use
-        return [name for name, rules in table.chains.items() if use(table.family, table.name, name) < len(rules) - 1]
-
-    def _stands_apart(self, network: NetworkRules, attachment: AttachmentRules, element: Element) -> bool:
-        """Whether *element* is rightly absent: a subnet that overlaps another one is told address by address."""
-        if not element.set.startswith(("local", "masq")):
-            return False
-        subnets = element.key[:1] if element.set.startswith("local") else network.subnets
-        apart = [one for subnet in subnets for one in odd_elements(network, attachment, subnet)]
-        apart = [one for one in apart if element.set.startswith("local") or one.key[0] == element.key[0]]
-        return bool(apart) and all(self._kernel.element(MAIN, one) is not None for one in apart)
+        wanted = _Addition(network, attachment, main_table())
+        return tuple(missing(self._kernel, wanted.tables, network, attachment))
 
     def repair(self) -> None:
-        for table in (MAIN, GUARD):
-            if self._kernel.has_chain(table.family, table.name, table.marker()) and self._short_chains(table):
+        from pycni.host.nft_survey import short_chains
+
+        for table in (main_table(), GUARD):
+            marked = self._kernel.has_chain(table.family, table.name, table.marker())
+            if marked and short_chains(self._kernel, table):
                 # What has no marker is made anew, with the elements it has.
                 self._kernel.batch([delete_chain(table.family, table.name, table.marker())])
 
     def owners(self) -> frozenset[str]:
-        return frozenset(one.comment for table, one in self._everything() if one.comment)
+        from pycni.host.nft_survey import everything
 
-    def _everything(self) -> list[tuple[Table, Element]]:
-        sets = [(table, spec.name) for table in (MAIN, GUARD) for spec in table.sets]
-        return [(table, one) for table, name in sets for one in self._kernel.elements(table, name)]
+        return frozenset(one.comment for _, one in everything(self._kernel) if one.comment)
 
     def collect(self, wanted: Iterable[tuple[NetworkRules, AttachmentRules]]) -> tuple[str, ...]:
+        from pycni.host.nft_survey import stale
+
         alive = list(wanted)
-        owners = {comment_of(attachment.owner) for _, attachment in alive}
-        needed = {one for network, _ in alive for one in shared_elements(network)}
         out = []
-        for table in (MAIN, GUARD):
-            stale = [
-                one
-                for owner, one in self._everything()
-                if owner is table and (one.comment not in owners if one.comment else one not in needed)
-            ]
-            self._delete(table, stale)
-            where = f"{table.family} {table.name}"
-            out += [f"{where}: {one.set} {' . '.join(one.key)} {one.comment}".rstrip() for one in stale]
+        for table, elements in stale(self._kernel, alive).items():
+            self._delete(MAIN if table == MAIN.family else GUARD, elements)
+            where = f"{table} {MAIN.name}"
+            out += [f"{where}: {one.set} {' . '.join(one.key)} {one.comment}".rstrip() for one in elements]
         if not alive:
             self.remove_all()
+        elif any(f"{MAIN.name}: cond" in one for one in out):
+            from pycni.host.nft_ports import collect_conditional
+
+            out += collect_conditional(self._kernel, {attachment.owner for _, attachment in alive})
         return tuple(out)
 
 
 class _Addition:
     """The elements of one ADD, and what is learnt while adding them."""
 
-    def __init__(self, network: NetworkRules, attachment: AttachmentRules, only: Table | None = None) -> None:
+    def __init__(
+        self, network: NetworkRules, attachment: AttachmentRules, main: Table, only: Table | None = None
+    ) -> None:
         self._network = network
         self._attachment = attachment
         self._elements = {MAIN.family: [*shared_elements(network), *own_elements(attachment)]}
         self._elements[GUARD.family] = list(guard_elements(attachment))
-        self.tables = [table for table in (MAIN, GUARD) if self._elements[table.family] and only in (None, table)]
+        self.main = main
+        self.tables = [table for table in (main, GUARD) if self._elements[table.family] and only in (None, table)]
+        self.has_ports = bool(attachment.ports)
         self.replaced: set[Element] = set()
 
-    def steps(self, *, marked: bool) -> list[tuple[Table, Element | None, Message]]:
-        """The transaction: (table, element, message). Own elements must be new, so that none has a stale owner."""
-        out: list[tuple[Table, Element | None, Message]] = []
+    def steps(self, *, marked: bool) -> list[tuple[Table, list[Element], Message]]:
+        """The transaction: (table, elements, message). Own elements must be new, so that none has a stale owner."""
+        out: list[tuple[Table, list[Element], Message]] = []
         for table in self.tables:
             if marked:
-                out.append((table, None, touch_chain(table, table.marker())))
-            for one in self._elements[table.family]:
-                if one in self.replaced:
-                    out.append((table, one, delete_element(table, one)))
-                out.append((table, one, add_element(table, one, exclusive=bool(one.comment))))
+                out.append((table, [], flush_chain(table, table.marker())))
+            for group in in_groups(self._elements[table.family]):
+                old = [one for one in group if one in self.replaced]
+                if old:
+                    out.append((table, old, delete_elements(table, old)))
+                out.append((table, group, add_elements(table, group, exclusive=bool(group[0].comment))))
         return out
 
-    def resolve(self, element: Element) -> None:
-        """*element* is refused as existing: replace one of the same key, stand apart where ranges overlap."""
-        if element.comment:
-            self.replaced.add(element)
-            return
-        subnet = element.key[0]
-        apart = odd_elements(self._network, self._attachment, subnet)
-        out = {one.key for one in apart}
-        elements = self._elements[MAIN.family]
-        elements.remove(element)
-        self._elements[MAIN.family] = [one for one in elements if one.key not in out] + list(apart)
+    def stand_apart(self, element: Element) -> None:
+        """The subnet of *element* overlaps another one's: tell it address by address."""
+        apart = odd_elements(self._network, self._attachment, element.key[0])
+        out = {one.key for one in apart if one.set.startswith("odd")}
+        members = [
+            one
+            for one in self._elements[MAIN.family]
+            if one != element and not (one.set.startswith("masq") and one.key in out)
+        ]
+        self._elements[MAIN.family] = members + [one for one in apart if one not in members]

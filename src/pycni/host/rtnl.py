@@ -108,6 +108,20 @@ class Netlink(NetlinkSocket):
                 break
         return "gone" if link is None else link.state_words
 
+    def wait_up(self, index: int, deadline_s: float) -> str | None:
+        """Wait at most *deadline_s* seconds for a link to be operationally up; None once it is, else its last state.
+
+        As with wait_port_forwarding: the end of a pair that was up first has a carrier at once, but its queue, without
+        which it drops, comes from the work queue (dev_activate, by linkwatch_do_dev).
+        """
+        for last in _attempts(deadline_s):
+            link = self.link(index)
+            if link is None or link.operstate == link_facts.IF_OPER_UP or last:
+                break
+        if link is None:
+            return "gone"
+        return None if link.operstate == link_facts.IF_OPER_UP else link_facts.OPERSTATES[link.operstate]
+
     def wait_dad(self, index: int, deadline_s: float) -> Interface | None:
         """Wait until no IPv6 address of a link is tentative; None if all are usable, else one found to be a duplicate.
 

@@ -19,17 +19,26 @@ def read(key: str) -> str | None:
 
 def write(key: str, value: str) -> None:
     """Set *key*, unless it has that value already; OSError (ENOENT: no such key, EINVAL: no such value)."""
-    path = _path(key)
     before = read(key)
     # The kernel separates several values by tabs. Not writing what is there saves its work (a write to a forwarding
     # key takes RTNL) and lets a read-only /proc/sys do where all is as it should be.
-    if before is not None and before.split() == value.split():
-        return
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    if before is None or before.split() != value.split():
+        write_only(key, value)
+
+
+def write_only(key: str, value: str) -> None:
+    """As write, for a key that cannot be read ("net/ipv4/route/flush")."""
+    fd = os.open(_path(key), os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, value.encode())  # in one write: each write is a whole value
+        os.write(fd, value.encode() or b"\n")  # in one write: each write is a whole value, an empty one none at all
     finally:
         os.close(fd)
+
+
+def tracked_flows() -> int:
+    """How many flows of this namespace connection tracking has: one read, where to list them walks the table of the
+    whole machine (12 ms for 262144 buckets)."""
+    return int(read("net/netfilter/nf_conntrack_count") or "0")
 
 
 def _path(key: str) -> str:

@@ -1,4 +1,4 @@
-"""The state of this host in one SQLite file: attachments (write-ahead records) and address leases."""
+"""The state of this host in one SQLite file: attachments (write-ahead records), address leases, host ports."""
 
 from __future__ import annotations
 
@@ -13,18 +13,29 @@ if TYPE_CHECKING:
     from _sqlite3 import Connection
     from typing import Any
 
+    from pycni.store.host_ports import HostPorts
+
 __all__ = ["STATE_DIR", "Lease", "Record", "Store", "keep_open", "open_store"]
 
 STATE_DIR = "/var/lib/pycni"
 
 
 class Store(Database):
-    """The open state file with its tables: `store.attachments`, `store.leases`. See `Database` for the rules of use."""
+    """The open state file with its tables: `store.attachments`, `store.leases`, `store.host_ports`.
+
+    See `Database` for the rules of use.
+    """
 
     def __init__(self, path: str, lock: int, connection: Connection, boot: str) -> None:
         super().__init__(path, lock, connection, boot)
         self.attachments = Attachments(self)
         self.leases = Leases(self)
+
+    @property
+    def host_ports(self) -> HostPorts:
+        from pycni.store.host_ports import HostPorts  # most calls have nothing to do with ports
+
+        return HostPorts(self)
 
 
 class KeptStore(Store):

@@ -62,20 +62,22 @@ CLAIM = f"""UPDATE attachments SET state = 'deleting', pid = ?, pid_start = ?
     WHERE {_IS_OWNER} AND state = ? AND created = ?"""
 REMOVE = f"DELETE FROM attachments WHERE {_IS_OWNER} AND created = ?"
 COUNT = "SELECT count(*) FROM attachments WHERE network = ?"
-# A record in state "deleting" has given back its rules. Two searches of the index, before and behind the own place in
-# it: "not equal" would walk the network's entries.
-OTHERS = """SELECT EXISTS (SELECT 1 FROM attachments
-        WHERE network = ?1 AND part = ?2 AND (container_id, ifname) < (?3, ?4) AND state <> 'deleting')
-    OR EXISTS (SELECT 1 FROM attachments
-        WHERE network = ?1 AND part = ?2 AND (container_id, ifname) > (?3, ?4) AND state <> 'deleting')"""
+# A record in state "deleting" has given back its rules. The attachments of a bridge network have the same rules, so
+# this ends at the first or second row but for a crowd that is being deleted.
+SHARES_RULES = """SELECT EXISTS (SELECT 1 FROM attachments
+    WHERE network = ?1 AND part = ?2 AND (container_id, ifname) <> (?3, ?4) AND network_rules = ?5
+    AND state <> 'deleting')"""
 # Ends at the first that counts, which is the first or second row but for a crowd that is being deleted.
 OTHERS_ON_HOST = """SELECT EXISTS (SELECT 1 FROM attachments
     WHERE state <> 'deleting' AND (network, part, container_id, ifname) <> (?1, ?2, ?3, ?4))"""
+OTHERS_WITH_RULES = f"{OTHERS_ON_HOST[:-1]} AND backend NOT IN ('', 'none'))"
+OTHERS_OF_BACKEND = f"{OTHERS_ON_HOST[:-1]} AND backend = ?5)"
 ON_BRIDGE = """SELECT EXISTS (SELECT 1 FROM attachments
     WHERE bridge = ?5 AND state <> 'deleting' AND (network, part, container_id, ifname) <> (?1, ?2, ?3, ?4))"""
 # Only when a network's last attachment goes: one row for each way the others' networks are set up.
 RULES_OF_OTHERS = """SELECT DISTINCT network_rules FROM attachments
-    WHERE state <> 'deleting' AND (network, part, container_id, ifname) <> (?1, ?2, ?3, ?4)"""
+    WHERE state <> 'deleting' AND backend NOT IN ('', 'none')
+    AND (network, part, container_id, ifname) <> (?1, ?2, ?3, ?4)"""
 
 
 class Attachments:
@@ -142,14 +144,23 @@ class Attachments:
             ((number,),) = self._store.query(COUNT, (network,))
         return int(number)
 
-    def has_others(self, attachment: Attachment) -> bool:
-        """Whether the network has another attachment of the same part that is not being deleted; same cost at any
-        number."""
-        return self._exists(OTHERS, _owner(attachment))
+    def shares_rules(self, record: Record) -> bool:
+        """Whether another attachment of the same network and part relies on the same network rules."""
+        return self._exists(
+            SHARES_RULES, (*_owner(record.attachment), _to_column("network_rules", record.network_rules))
+        )
 
     def has_others_on_host(self, attachment: Attachment) -> bool:
-        """The same for the whole host."""
+        """Whether there is another one on the host."""
         return self._exists(OTHERS_ON_HOST, _owner(attachment))
+
+    def has_others_with_rules(self, attachment: Attachment) -> bool:
+        """Whether there is another one on the host that the packet filter has rules for."""
+        return self._exists(OTHERS_WITH_RULES, _owner(attachment))
+
+    def has_others_of_backend(self, record: Record) -> bool:
+        """Whether there is another one on the host whose rules the same backend holds."""
+        return self._exists(OTHERS_OF_BACKEND, (*_owner(record.attachment), record.backend))
 
     def has_others_on_bridge(self, attachment: Attachment, bridge: str) -> bool:
         """The same for one bridge; reads all records, so not for every ADD."""

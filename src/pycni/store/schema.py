@@ -44,5 +44,49 @@ _PARTS = (
     "CREATE UNIQUE INDEX attachments_by_owner ON attachments (network, part, container_id, ifname)",
 )
 
-STEPS = (_FIRST, _PARTS)
+# All of it belongs to attachments of the part "portmap", and goes with their records.
+_PORTS = (
+    # Two rows that exclude each other (pycni.change.claims) are never written. host_ip: "" for every address.
+    """CREATE TABLE host_ports (
+        family INTEGER NOT NULL, proto TEXT NOT NULL, host_ip TEXT NOT NULL,
+        low INTEGER NOT NULL, high INTEGER NOT NULL,
+        network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+        PRIMARY KEY (family, proto, low, host_ip)) WITHOUT ROWID""",
+    "CREATE INDEX host_ports_by_owner ON host_ports (network, container_id, ifname)",
+    "CREATE INDEX host_ports_wide ON host_ports (family, proto, low, high) WHERE high > low",
+    # What a setting of a link was before the first of its users: one row for each user, all with the same `before`.
+    """CREATE TABLE link_settings (
+        link TEXT NOT NULL, setting TEXT NOT NULL,
+        network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+        boot_id TEXT NOT NULL, before TEXT NOT NULL,
+        PRIMARY KEY (link, setting, network, container_id, ifname)) WITHOUT ROWID""",
+    "CREATE INDEX link_settings_by_owner ON link_settings (network, container_id, ifname)",
+    """CREATE TRIGGER ports_go_with_their_record AFTER DELETE ON attachments WHEN OLD.part = 'portmap' BEGIN
+        DELETE FROM host_ports
+            WHERE network = OLD.network AND container_id = OLD.container_id AND ifname = OLD.ifname;
+        DELETE FROM link_settings
+            WHERE network = OLD.network AND container_id = OLD.container_id AND ifname = OLD.ifname;
+    END""",
+    # Host ports that were chosen for a container's port. Stays when the container goes: it gets the same one again.
+    """CREATE TABLE chosen_ports (
+        id INTEGER PRIMARY KEY, network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+        proto TEXT NOT NULL, port INTEGER NOT NULL, host_port INTEGER NOT NULL,
+        UNIQUE (network, container_id, ifname, proto, port))""",
+)
+
+# Where those of an attachment's host ports lead that no rule of the kernel serves.
+_PROXIED = (
+    """CREATE TABLE proxied_ports (
+        network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+        family INTEGER NOT NULL, proto TEXT NOT NULL, host_ip TEXT NOT NULL,
+        low INTEGER NOT NULL, high INTEGER NOT NULL,
+        address TEXT NOT NULL, port INTEGER NOT NULL, proxy_protocol INTEGER NOT NULL,
+        PRIMARY KEY (network, container_id, ifname, family, proto, low, host_ip)) WITHOUT ROWID""",
+    """CREATE TRIGGER proxied_go_with_their_record AFTER DELETE ON attachments WHEN OLD.part = 'portmap' BEGIN
+        DELETE FROM proxied_ports
+            WHERE network = OLD.network AND container_id = OLD.container_id AND ifname = OLD.ifname;
+    END""",
+)
+
+STEPS = (_FIRST, _PARTS, _PORTS, _PROXIED)
 SCHEMA_VERSION = len(STEPS)  # PRAGMA user_version
