@@ -22,7 +22,7 @@ from tests.kernel.agent_lab import DEADLINE_S, ENVIRONMENT, PYCNI, SOCKET, Agent
 from tests.kernel.bridge_lab import Conf, Lab
 from tests.kernel.test_concurrency import Crowd
 
-NAMES = ("bridge", "host-local", "static", "loopback")
+NAMES = ("bridge", "host-local", "static", "loopback", "portmap", "firewall")
 # Nothing waits for the runtime's own DEL, and the log is for problems: the agents that are killed live for moments.
 HASTY = 'grace_s = 0\nreconcile_s = 1\nlog_level = "warning"\n'
 

@@ -95,7 +95,8 @@ class Lab:
 
     def records(self) -> dict[str, str]:
         """The attachments in the state file: owner to state."""
-        rows = self._query("SELECT network || '/' || container_id || '/' || ifname, state FROM attachments")
+        part = "CASE part WHEN '' THEN '' ELSE '/' || part END"
+        rows = self._query(f"SELECT network || '/' || container_id || '/' || ifname || {part}, state FROM attachments")
         return dict(rows)
 
     def leases(self) -> list[str]:

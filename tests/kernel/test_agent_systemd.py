@@ -166,6 +166,11 @@ def test_the_unit_starts_this_very_package(place: AgentHost) -> None:
     assert agent.wait(DEADLINE_S) == 0
 
 
+def test_systemd_ends_the_agent_alone() -> None:
+    """Not what it has started: connections through the userland proxy live while the agent restarts."""
+    assert "KillMode=process" in systemd.service_text("/usr/bin/python3", "").splitlines()
+
+
 @pytest.mark.parametrize(
     ("path", "word"),
     [("/usr/bin/python3", "/usr/bin/python3"), ("/opt/my py/100%$x", '"/opt/my py/100%%$$x"'), ('/a"b', '"/a\\"b"')],

@@ -69,8 +69,10 @@ def test_it_changes_nothing(attached: Host, doctor: Doctor) -> None:
 
 
 def _link_locals_settled(host: Host) -> bool:
-    """Whether every link has its fe80:: address, which the kernel makes and checks for doubles on its own time."""
-    links = [link for link in host.ip_json("addr") if link["ifname"] != "lo" and "UP" in link["flags"]]
+    """Whether every link but bridge ports has its fe80:: address, which the kernel makes and checks for doubles on its
+    own time."""
+    links = [one for one in host.ip_json("addr") if one["ifname"] != "lo" and "UP" in one["flags"]]
+    links = [one for one in links if "master" not in one]
     made = [[one for one in link["addr_info"] if one["scope"] == "link"] for link in links]
     return all(own and not any(one.get("tentative") for one in own) for own in made)
 

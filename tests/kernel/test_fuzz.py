@@ -31,9 +31,10 @@ def fuzzed(examples: int) -> settings:
 
 
 class Answers:
-    """The bridge plugin's `answer` in one process on a host."""
+    """A plugin's `answer` in one process on a host."""
 
-    def __init__(self, lab: Lab, container: Container) -> None:
+    def __init__(self, lab: Lab, container: Container, plugin: str = "bridge") -> None:
+        self.plugin = plugin
         self.environ = {
             "CNI_COMMAND": "ADD",
             "CNI_CONTAINERID": "c1",
@@ -41,7 +42,7 @@ class Answers:
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(lab.plugins),
         }
-        argv = [interpreter(), "-SE", str(answering.__file__), str(lab.plugins / "bridge"), package_parent()]
+        argv = [interpreter(), "-SE", str(answering.__file__), str(lab.plugins / plugin), package_parent()]
         pipe = subprocess.PIPE
         self._process = lab.host.popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
         self._clean = self.ask({"CNI_COMMAND": "VERSION"}, b"")["traces"]
@@ -79,7 +80,7 @@ class Answers:
         gone = self.ask({**environ, "CNI_COMMAND": "DEL"}, config)
         assert (gone["code"], gone["text"]) == (0, "")
         conf = {key.lower(): value for key, value in json.loads(config).items()}
-        listed = {"cniVersion": "1.1.0", "name": conf["name"], "type": "bridge", "cni.dev/valid-attachments": []}
+        listed = {"cniVersion": "1.1.0", "name": conf["name"], "type": self.plugin, "cni.dev/valid-attachments": []}
         collected = self.ask({**environ, "CNI_COMMAND": "GC"}, json.dumps(listed).encode())
         assert collected["code"] == 0, collected
         self._clean = collected["traces"]

@@ -44,7 +44,7 @@ def tree(root: Path) -> dict[str, bytes | str]:
     }
 
 
-NAMES = ["pycni-bridge", "pycni-ipam", "pycni-loopback", "pycni-static"]
+NAMES = [f"pycni-{name}" for name in "bandwidth bridge firewall ipam loopback portmap ptp static tuning".split()]
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 KINDS = [pytest.param("c", marks=needs_compiler), "python", "standalone"]
 
@@ -120,7 +120,8 @@ def test_the_default_network_is_one_that_everybody_reads(run: Run, tmp_path: Pat
     assert run("install") == 0
     conf = json.loads((tmp_path / "conf" / install.CONFLIST_NAME).read_text())
     assert conf["cniVersion"] == "1.0.0"
-    (plugin,) = conf["plugins"]
+    plugin, ports = conf["plugins"]
+    assert ports == {"type": "pycni-portmap", "capabilities": {"portMappings": True}}
     assert (plugin["type"], plugin["ipam"]["type"]) == ("pycni-bridge", "pycni-ipam")
     assert len(plugin["ipam"]["ranges"]) == 2
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pycni
 from pycni.agent.listener import is_member
-from pycni.agent.view import lease_as_json, see_attachments, see_objects
+from pycni.agent.view import lease_as_json, see_attachments, see_objects, see_ports
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
 from pycni.exe.wire import Answer
@@ -21,11 +23,13 @@ from pycni.store import open_store
 
 if TYPE_CHECKING:
     from pycni.agent.main import Agent
+    from pycni.agent.ports import AgentPorts
     from pycni.agent.server import Call
 
 NAME = b"pycni-api"  # in place of the executable's path
 LONGEST_WAIT_S = 30.0  # for `events`: the client asks again
-METHODS = ("status", "attachments", "objects", "leases", "events", "reconcile")
+List = Callable[[str | None], list[dict[str, Any]]]  # of a network, or of all
+METHODS = ("status", "attachments", "objects", "leases", "ports", "events", "reconcile")
 
 
 class Api:
@@ -33,6 +37,11 @@ class Api:
         self._agent = agent
         self._waiting: set[asyncio.Event] = set()
         self._ended = False
+        self._lists: dict[str, List] = {
+            "attachments": _attachments,
+            "leases": _leases,
+            "ports": partial(_ports, agent.ports),
+        }
 
     async def answer(self, call: Call) -> Answer:
         """Raises CniError, which is the answer then."""
@@ -65,13 +74,11 @@ class Api:
             return self._status()
         if method == "events":
             return await self._events(_integer(question, "after"))
-        if method == "attachments":
-            return await self._agent.read(_attachments, _text(question, "network"))
+        if method in self._lists:
+            return await self._agent.read(self._lists[method], _text(question, "network"))
         if method == "objects":
             names = [_text(question, key) or "" for key in ("network", "container_id", "ifname")]
             return await self._agent.read(_objects, Attachment(*names))
-        if method == "leases":
-            return await self._agent.read(_leases, _text(question, "network"))
         raise CniError(Code.DECODE, f"no method {method!r}", f"known are {', '.join(METHODS)}")
 
     def _status(self) -> dict[str, Any]:
@@ -96,6 +103,8 @@ class Api:
             "config": agent.config.as_dict(),
             "memory_bytes": _resident_bytes(),
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,  # without the one for looking
+            "ports": agent.ports.counts(),
+            "proxy": {"pid": agent.ports.proxy.pid or None, "restarts": agent.ports.proxy.restarts},
             "calls": calls,
             "reconciled": agent.last.as_dict() if agent.last else None,
         }
@@ -158,6 +167,11 @@ def _objects(attachment: Attachment) -> list[dict[str, str]]:
 def _leases(network: str | None) -> list[dict[str, Any]]:
     with open_store() as store:
         return [lease_as_json(lease) for lease in store.leases.all(network)]
+
+
+def _ports(ports: AgentPorts, network: str | None) -> list[dict[str, Any]]:
+    with open_store() as store:
+        return [published.as_json() for published in see_ports(store, network, ports)]
 
 
 def _resident_bytes() -> int:

@@ -48,6 +48,15 @@ class Calls:
         self._journal.call(plugin.name, environ, code, text, time.monotonic() - began)
         return Answer(code, text.encode())
 
+    def run_here(self, request: Request, netns_fd: int) -> Answer | None:
+        """As `run`; None where a call for the same interface is being carried out, which could take long."""
+        environ = request.environ()
+        interface = environ.get("CNI_CONTAINERID", ""), environ.get("CNI_IFNAME", "")
+        with self._guard:
+            if any(key[1:] == interface for key in self._busy):
+                return None
+        return self.run(request, netns_fd)
+
     def alone_for(self, record: Record) -> AbstractContextManager[None]:
         """Keeps calls for that attachment waiting."""
         return self._alone((record.plugin, record.attachment.container_id, record.attachment.ifname))

@@ -16,21 +16,28 @@ from weakref import WeakValueDictionary
 
 import pycni
 from pycni.agent import api, notify
+from pycni.agent.acceptors import refusal
 from pycni.agent.calls import Calls
 from pycni.agent.config import AT_START_ONLY, AgentConfig
 from pycni.agent.journal import Journal
 from pycni.agent.listener import Listener
 from pycni.agent.metrics import MetricsServer
+from pycni.agent.ports import AgentPorts
 from pycni.agent.reconcile import DeadSince, Reconciled, reconcile
-from pycni.agent.server import Call, Server, refusal
+from pycni.agent.server import Call, Server, namespace_in
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
+from pycni.etcd import connect
 from pycni.exe.wire import Answer, Request
-from pycni.host import nfnetlink, nft_events
+from pycni.host import conntrack, nfnetlink, nft_events
 from pycni.host.links import remove_in_groups
+from pycni.ipam.etcd_pending import finish_everywhere
+from pycni.portmap import holding
+from pycni.portmap.proxy.client import ProxyError
 from pycni.store import keep_open, open_store
 
 TABLE = "pycni"
+FIREWALLD = "firewalld"  # its table: gone for a moment when it reloads, and what it was told of containers for good
 FLUSH_PAUSE_S = 0.05  # a flush is many notices; and firewalld reloads in several steps
 READERS = 2  # threads for questions: apart from the calls', so that neither waits for the other
 SPARE_DESCRIPTORS = 256  # besides two for each client: its socket and the namespace that came with it
@@ -49,12 +56,13 @@ class Agent:
         self.journal = Journal(self.config.log_level)
         self.started = time.time()
         self.last: Reconciled | None = None
-        self.busy = 0  # plugin calls that are carried out or wait for a worker
-        self.server = Server(listener, self.config, self._handle)
+        self._handed = 0  # plugin calls that came by the loop and are carried out or wait for a worker
+        self.server = Server(listener, self.config, self._handle, self._answer_here)
         self._pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="call")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
         self._calls = Calls(self.journal)
+        self.ports = AgentPorts(self.journal, self._allow_sockets)
         self._api = api.Api(self)
         self._dead_since = DeadSince()
         self._wake = asyncio.Event()
@@ -66,7 +74,8 @@ class Agent:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._admit_readers()
-        _allow_descriptors(2 * self.config.connections + SPARE_DESCRIPTORS)
+        self._allow_sockets(0)
+        await self._adopt_proxy()
         metrics = MetricsServer(self) if self.config.metrics else None
         events = self._listen_to_nft()
         tasks = [asyncio.ensure_future(self._reconcile_for_ever()), asyncio.ensure_future(self._watchdog())]
@@ -85,6 +94,7 @@ class Agent:
                 metrics.close()
             for pool in (self._pool, self._readers, self._upkeep):
                 pool.shutdown()
+            self.ports.close()
             self.journal.note("info", event="stopped", pid=os.getpid())
 
     async def _handle(self, call: Call) -> Answer:
@@ -94,12 +104,24 @@ class Agent:
             return refusal(Code.ENVIRONMENT, f"uid {call.uid} may not call plugins: the agent does so for root only")
         loop = asyncio.get_running_loop()
         turn = self._turns.setdefault(_interface(call.request), asyncio.Lock())
-        self.busy += 1
+        self._handed += 1
         try:
             async with turn:  # and not on the pool's threads: repeats of a call that hangs would take all of them
                 return await loop.run_in_executor(self._pool, self._calls.run, call.request, call.netns_fd)
         finally:
-            self.busy -= 1
+            self._handed -= 1
+
+    def _answer_here(self, request: Request, fd: int) -> Answer | None:
+        """The answer to a call of root's; None for a question, one client too many, and where it had to wait for
+        another call."""
+        if request.executable == api.NAME or self.server.clients > self.config.connections:
+            return None
+        return self._calls.run_here(request, namespace_in([fd] if fd >= 0 else []))
+
+    @property
+    def busy(self) -> int:
+        """Plugin calls that are carried out or wait for a worker."""
+        return self._handed + self.server.accepted
 
     async def read(self, look: Callable[..., T], *args: object) -> T:
         """What *look* answers, on a thread for questions."""
@@ -123,7 +145,9 @@ class Agent:
         began, now = time.monotonic(), time.time()
         try:
             with open_store() as store:
-                return reconcile(store, self.config.grace_s, now, self._dead_since, self._calls.alone_for)
+                alone = self._calls.alone_for
+                done = reconcile(store, self.config.grace_s, now, self._dead_since, alone, ports=self.ports)
+                return done.replace(failures=(*done.failures, *finish_everywhere(store)))
         except (CniError, OSError) as failure:
             reason = str(failure)
         except Exception as failure:  # a bug must not end the upkeep for ever, without a word
@@ -159,7 +183,7 @@ class Agent:
         except OSError:
             self._wake.set()  # ENOBUFS: notices were lost, so look
             return
-        if TABLE in lost.tables or (lost.owners and self._are_missed(lost.owners)):
+        if TABLE in lost.tables or FIREWALLD in lost.gone or (lost.owners and self._are_missed(lost.owners)):
             self._wake.set()
 
     def _are_missed(self, owners: frozenset[str]) -> bool:
@@ -197,9 +221,32 @@ class Agent:
         self.config = self.server.config = new.replace(**{key: old[key] for key in later})
         self.journal.level = new.log_level
         self._admit_readers()
-        _allow_descriptors(2 * new.connections + SPARE_DESCRIPTORS)
+        self._allow_sockets(self.ports.room)
+        self._upkeep.submit(self._limit_proxy)
         self.journal.note("info", event="reloaded", changed=sorted(changed - later), at_restart=sorted(later))
         self._wake.set()  # with the new interval, and at once
+
+    async def _adopt_proxy(self) -> None:
+        """Before any call is answered: what a proxy serves already is nobody else's to bind."""
+
+        def adopt() -> None:
+            try:
+                self.ports.proxy.limit(self.config)
+                self.ports.adopt()
+            except (CniError, ProxyError) as failure:
+                self.journal.note("error", event="proxy-not-adopted", msg=str(failure))
+
+        await asyncio.get_running_loop().run_in_executor(self._upkeep, adopt)
+        holding.install(self.ports)
+
+    def _limit_proxy(self) -> None:
+        try:
+            self.ports.proxy.limit(self.config)
+        except CniError as failure:
+            self.journal.note("error", event="proxy-not-limited", msg=str(failure))
+
+    def _allow_sockets(self, ports: int) -> None:
+        _allow_descriptors(2 * self.config.connections + SPARE_DESCRIPTORS + ports)
 
     def _admit_readers(self) -> None:
         try:
@@ -214,8 +261,10 @@ def run(load: Load) -> None:
     OSError where the socket or the port for metrics cannot be had; CniError for a wrong configuration.
     """
     keep_open()
+    connect.keep_open()
     remove_in_groups()
     nfnetlink.keep_open()
+    conntrack.keep_open()
     inherited = notify.activated_socket(os.environ, os.getpid())
     listener = Listener.activated(inherited) if inherited else Listener.made(load().socket)
 

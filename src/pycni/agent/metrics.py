@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pycni.agent.config import metrics_address
 from pycni.agent.journal import BUCKETS_S, Tally
 from pycni.cni.errors import CniError, Code
+from pycni.portmap.proxy.client import ProxyClient
 from pycni.store import open_store
 
 if TYPE_CHECKING:
     from pycni.agent.main import Agent
+    from pycni.agent.ports import AgentPorts
 
 
 class MetricsServer:
@@ -61,6 +63,7 @@ class _Collector:
         attachments, leases = agent.read_now(_objects)
         yield _gauges("pycni_attachments", "Attachments in the store.", ("network", "state"), attachments)
         yield _gauges("pycni_leases", "Addresses given out.", ("network",), leases)
+        yield from _ports(agent.ports)
         last = agent.last
         if last is not None:
             yield GaugeMetricFamily("pycni_reconcile_timestamp_seconds", "When records met the kernel last.", last.at)
@@ -82,6 +85,22 @@ def _calls(tallies: list[tuple[tuple[str, str, int], Tally]]) -> Iterable[Any]:
         calls.add_metric(labels, tally.count)
         latency.add_metric(labels, list(zip(ends, accumulate(tally.buckets), strict=True)), tally.seconds)
     return calls, latency
+
+
+def _ports(ports: AgentPorts) -> Iterable[Any]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    counts = ports.counts()
+    yield GaugeMetricFamily("pycni_ports_held", "Host ports that are held by a socket.", counts["held"])
+    yield GaugeMetricFamily("pycni_ports_proxied", "Those of them that the userland proxy serves.", counts["proxied"])
+    yield CounterMetricFamily("pycni_proxy_restarts", "Proxies that died and have a successor.", ports.proxy.restarts)
+    try:
+        stats = ports.proxy.tell(ProxyClient.stats)
+    except CniError:
+        return  # the log says why
+    for name, number in (stats["total"] if stats is not None else {}).items():
+        kind = GaugeMetricFamily if name in ("open", "flows") else CounterMetricFamily
+        yield kind(f"pycni_proxy_{name}", "Of the userland proxy, see docs/proxy.md.", number)
 
 
 def _objects() -> tuple[Counter[tuple[str, ...]], Counter[tuple[str, ...]]]:

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 
+from pycni.agent.ports import AgentPorts
 from pycni.attach.liveness import is_abandoned, is_dead
 from pycni.attach.release import rules_of_others
 from pycni.cni.errors import CniError
 from pycni.cni.value import Value
 from pycni.exe.plugins import release_record
-from pycni.host import rtnl
+from pycni.firewall.rules import NetworkRules
+from pycni.host import firewalld, nfnetlink, rtnl
 from pycni.host.firewall import open_firewall
+from pycni.host.forward import closed_forward
 from pycni.store import Store
 from pycni.store.attachments import Record
 from pycni.store.boot import own_process
@@ -52,9 +55,11 @@ class DeadSince:
         self._seen = {key: since for key, since in self._seen.items() if key in keys}
 
 
-def reconcile(store: Store, grace_s: float, now: float, dead_since: DeadSince, alone: Alone) -> Reconciled:
+def reconcile(
+    store: Store, grace_s: float, now: float, dead_since: DeadSince, alone: Alone, *, ports: AgentPorts
+) -> Reconciled:
     """One comparison. *grace_s*: how long an attachment whose namespace is gone is left to the runtime's own DEL;
-    *alone*: keeps this process from working on the same attachment meanwhile."""
+    *alone*: keeps this process from working on the same attachment meanwhile; *ports*: what it holds."""
     began = time.monotonic()
     failures: list[str] = []
     with rtnl.Netlink() as host:
@@ -66,7 +71,9 @@ def reconcile(store: Store, grace_s: float, now: float, dead_since: DeadSince, a
         if is_abandoned(record) or _was_left(record) or dead_since.is_due(record, grace_s, now)
     ]
     released = tuple(record.attachment.owner for record in due if _release(store, record, alone, failures))
+    held = ports.now()
     records = store.attachments.all()
+    failures += ports.compare(store, held, records, alone)
     restored = restore_rules(store, records, failures)
     return Reconciled(
         at=now,
@@ -100,31 +107,48 @@ def _release(store: Store, record: Record, alone: Alone, failures: list[str]) ->
 def restore_rules(store: Store, records: tuple[Record, ...], failures: list[str]) -> tuple[str, ...]:
     """Put back whatever of the attachments' rules is missing; the first of a flushed table brings all others along."""
     restored: list[str] = []
-    for record in records:
-        if record.state != "ready" or record.backend in ("", "none"):
-            continue
+    ruled = [record for record in records if record.state == "ready" and record.backend not in ("", "none")]
+    closed = _closed_networks(ruled)
+    for record in ruled:
         try:
-            restored += [f"{record.attachment.owner}: {what}" for what in _restore(store, record)]
+            stops = closed.pop(record.network_rules, ())
+            restored += [f"{record.attachment.owner}: {what}" for what in _restore(store, record, stops)]
         except (CniError, OSError) as failure:
             failures.append(f"{record.attachment.owner}: {failure}")
     return tuple(restored)
 
 
-def _restore(store: Store, record: Record) -> tuple[str, ...]:
+def _closed_networks(records: Iterable[Record]) -> dict[NetworkRules, tuple[str, ...]]:
+    """What stops forwarded traffic, for each way that networks are set up: ufw and others flush iptables at will."""
+    networks = {record.network_rules for record in records if record.network_rules.forward}
+    with nfnetlink.Nfnetlink() as kernel:
+        return {network: stops for network in networks if (stops := closed_forward(kernel, network))}
+
+
+def _restore(store: Store, record: Record, stops: tuple[str, ...]) -> tuple[str, ...]:
     firewall = open_firewall(record.backend)
     try:
-        missing = firewall.missing(record.network_rules, record.attachment_rules)
-        if missing:
+        missing = (*firewall.missing(record.network_rules, record.attachment_rules), *stops)
+        lost = _lost_sources(record)
+        if missing or lost:
             # Under the store's lock, and only what is still attached: a DEL may have removed these rules just now.
             with store.transaction():
                 now = store.attachments.get(record.attachment)
                 if now is None or now.state != "ready":
                     return ()
-                firewall.repair()
-                firewall.apply_add(now.network_rules, now.attachment_rules, partial(rules_of_others, store, now))
-        return missing
+                if missing:
+                    firewall.repair()
+                    firewall.apply_add(now.network_rules, now.attachment_rules, partial(rules_of_others, store, now))
+                if lost:
+                    firewalld.add(now.attachment_rules.zone, now.attachment_rules.sources)
+        return (*missing, *lost)
     finally:
         firewall.close()
+
+
+def _lost_sources(record: Record) -> tuple[str, ...]:
+    """What firewalld has forgotten of *record*, as it does with each reload."""
+    return firewalld.missing(record.attachment_rules.zone, record.attachment_rules.sources)
 
 
 def foreign_changes(records: Iterable[Record], dead: Iterable[Record]) -> tuple[str, ...]:

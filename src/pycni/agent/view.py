@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pycni.agent.held import bindings_of, key_of, mapped_by_kernel
 from pycni.cni.errors import CniError
 from pycni.cni.names import Attachment
 from pycni.cni.value import Value
 from pycni.host.netns import exists, open_netns
 from pycni.host.rtnl import Netlink, in_namespace
+from pycni.portmap.holding import Binding
 from pycni.store import Lease, Record, Store
 from pycni.store.boot import boot_id, process_alive
+from pycni.store.host_ports import PART
+from pycni.store.proxied import read_all
+
+if TYPE_CHECKING:
+    from pycni.agent.ports import AgentPorts
 
 _SHOWN = ("plugin", "netns", "bridge", "host_links", "addresses", "cni_args", "result", "created")
 
@@ -98,6 +105,39 @@ def link_exists(netns: str, ifname: str) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+class Published(Value):
+    """Host ports of an attachment.
+
+    by_kernel: rules lead on what comes to them; held: by sockets, None where no agent runs that could.
+    """
+
+    attachment: Attachment
+    binding: Binding
+    by_kernel: bool
+    held: bool | None
+
+    def as_json(self) -> dict[str, Any]:
+        shown = {"attachment": self.attachment.as_dict(), "binding": self.binding.as_dict()}
+        return {**shown, "by_kernel": self.by_kernel, "held": self.held}
+
+    @classmethod
+    def from_json(cls, shown: dict[str, Any]) -> Published:
+        attachment, binding = Attachment(**shown["attachment"]), Binding(**shown["binding"])
+        return cls(attachment, binding, shown["by_kernel"], shown["held"])
+
+
+def see_ports(store: Store, network: str | None, ports: AgentPorts | None) -> list[Published]:
+    """What the attachments of the store, or of *network*, have published; *ports*: the agent's, in the agent."""
+    by_proxy = read_all(store)
+    found = []
+    for record in store.attachments.all(network, part=PART):
+        by_kernel = mapped_by_kernel(record)
+        for binding in bindings_of(record, by_proxy.get(record.attachment, ())):
+            held = None if ports is None else ports.has(record.attachment.owner, binding)
+            found.append(Published(record.attachment, binding, key_of(binding) in by_kernel, held))
+    return found
 
 
 def lease_as_json(lease: Lease) -> dict[str, Any]:

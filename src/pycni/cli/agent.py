@@ -67,6 +67,7 @@ def _facts(said: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
     yield "clients", f"{said['clients']} of {config['connections']}"
     yield "calls now", f"{said['busy']}, {config['workers']} at the same time"
     yield "memory", f"{said['memory_bytes'] / 2**20:.1f} MiB, {counted(said['descriptors'], 'descriptor')}"
+    yield "ports", _ports(said)
     yield "readers", f"group {config['readers']}" if config["readers"] else "root only"
     yield "metrics", config["metrics"] or "off"
     last = said["reconciled"]
@@ -75,6 +76,13 @@ def _facts(said: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
         return
     yield "reconciled", f"{age(now - last['at'])} ago in {last['ms']:.1f} ms: {_summary(last)}"
     yield from _findings(last)
+
+
+def _ports(said: Mapping[str, Any]) -> str:
+    ports, proxy = said["ports"], said["proxy"]
+    restarts = f", {counted(proxy['restarts'], 'restart')}" if proxy["restarts"] else ""
+    serving = f"proxy pid {proxy['pid']}{restarts}" if proxy["pid"] else "no proxy"
+    return f"{ports['held']} held, {ports['proxied']} by the proxy ({serving})" if ports["held"] else "none held"
 
 
 def _call_row(call: Mapping[str, Any]) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ _MODULES = {
     "events": ("events",),
     "attachments": ("list", "inspect"),
     "leases": ("ipam",),
+    "etcd": ("etcd",),
+    "ports": ("ports",),
     "install": ("install",),
     "uninstall": ("uninstall",),
     "doctor": ("doctor",),

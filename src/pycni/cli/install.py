@@ -62,7 +62,8 @@ DEFAULT_NETWORK: dict[str, Any] = {
                 "ranges": [[{"subnet": "10.77.0.0/16"}], [{"subnet": "fd00:7079:636e:69::/64"}]],
                 "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
             },
-        }
+        },
+        {"type": "pycni-portmap", "capabilities": {"portMappings": True}},
     ],
 }
 

@@ -158,6 +158,9 @@ def _add_show_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     inspect.add_argument("--network", metavar="NAME", help="only this network")
     _cache_option(inspect)
     _json_option(inspect)
+    ports = commands.add_parser("ports", help="host ports that containers have published, and what holds them")
+    ports.add_argument("--network", metavar="NAME", help="only this network")
+    _json_option(ports)
     ipam = commands.add_parser("ipam", help="addresses given out: leases, utilisation, release")
     _lease_options(ipam, network=None, as_json=False)
     verbs = ipam.add_subparsers(dest="ipam_command", metavar="COMMAND", parser_class=Parser)
@@ -174,6 +177,32 @@ def _add_show_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     release.add_argument("--yes", action="store_true", help="really do it; without this the lease is only shown")
     for one in verbs.choices.values():
         _lease_options(one, network=argparse.SUPPRESS, as_json=argparse.SUPPRESS)
+
+
+def _add_etcd_command(commands: argparse._SubParsersAction[Parser]) -> None:
+    etcd = commands.add_parser("etcd", help="what etcd holds for a network's cluster")
+    etcd.set_defaults(json=False)
+    verbs = etcd.add_subparsers(dest="etcd_command", metavar="COMMAND", parser_class=Parser)
+    dump = verbs.add_parser("dump", help="every record: who has which address, block, network")
+    check = verbs.add_parser("check", help="does every endpoint answer, and do all records belong together?")
+    forget = verbs.add_parser("forget", help="declare a host dead that will not return; later, free what it had")
+    for one in (dump, check, forget):
+        one.add_argument("network", metavar="NETWORK", help=NETWORK_HELP)
+        one.add_argument(
+            "--conf-dir",
+            metavar="DIR",
+            default=os.environ.get("NETCONFPATH") or DEFAULT_CONF_DIR,
+            help=f"directory of network configurations (NETCONFPATH, else {DEFAULT_CONF_DIR})",
+        )
+        _json_option(one)
+    forget.add_argument("node", metavar="HOST", help="its id: what /var/lib/pycni/node says there, and dump shows")
+    forget.add_argument(
+        "--quarantine",
+        metavar="SECONDS",
+        type=float,
+        default=600.0,
+        help="how long it must have been dead before its addresses are given to others (600)",
+    )
 
 
 def _lease_options(parser: argparse.ArgumentParser, *, network: str | None, as_json: str | bool) -> None:
@@ -264,6 +293,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     _add_runtime_commands(commands)
     _add_show_commands(commands)
+    _add_etcd_command(commands)
     _add_agent_commands(commands)
     _add_host_commands(commands)
     return parser

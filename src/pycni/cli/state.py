@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from pycni.agent.view import Seen, see_attachments, see_objects
+from pycni.agent.view import Published, Seen, see_attachments, see_objects, see_ports
 from pycni.cli.agent_client import NoAgent, ask
 from pycni.cli.failure import Failure
 from pycni.cni.names import Attachment
@@ -53,6 +53,18 @@ def read_leases(network: str | None = None) -> list[Lease]:
         lambda store: list(store.leases.all(network)),
         lambda: [_lease(shown) for shown in ask("leases", network=network)],
     )
+
+
+def see_published(network: str | None = None) -> list[Published]:
+    """The host ports that attachments of this host, or of *network*, have published. The agent knows which are held."""
+
+    def by_agent() -> list[Published]:
+        return [Published.from_json(shown) for shown in ask("ports", network=network)]
+
+    try:
+        return by_agent()
+    except (NoAgent, PermissionError):
+        return _look(lambda store: see_ports(store, network, None), by_agent)
 
 
 def _look(into_store: Callable[[Store], list[T]], through_agent: Callable[[], list[T]]) -> list[T]:

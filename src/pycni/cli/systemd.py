@@ -46,6 +46,7 @@ WantedBy=sockets.target
 # agent must see the namespaces that runtimes bind to files later, and the IPAM plugins of others run as its children.
 # None that keeps it from its work: RestrictNamespaces= forbids setns(2), ProtectKernelTunables= the sysctls. Nor a
 # smaller set of capabilities: with CAP_SYS_ADMIN and CAP_NET_ADMIN, which it needs, the rest would guard nothing.
+# KillMode=process: the userland proxy, a child, serves on while the agent restarts, and the next one takes it over.
 # With StartLimit at its default an agent that cannot start makes the socket fail, and calls go standalone.
 _SERVICE_TEXT = """\
 [Unit]
@@ -60,7 +61,7 @@ ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 WatchdogSec=30s
 TimeoutStopSec=90s
-KillMode=mixed
+KillMode=process
 OOMPolicy=continue
 OOMScoreAdjust=-500
 NoNewPrivileges=yes

@@ -27,6 +27,7 @@ _NEXT_STEPS = {
     11: "try again in a moment",
     50: "see `pycni status NETWORK` and `pycni doctor`",
     51: "see `pycni status NETWORK` and `pycni doctor`",
+    100: "`pycni ports` shows what containers have published",
     101: "`pycni ipam usage` shows the ranges; `pycni gc NETWORK` frees what dead containers hold",
     102: "`pycni ipam list` shows who holds the address",
     103: "`pycni doctor` looks at the firewall",

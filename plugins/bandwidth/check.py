@@ -1,0 +1,57 @@
+"""CHECK of the bandwidth plugin in order: read the kernel, compare."""
+
+from __future__ import annotations
+
+import os
+
+from pycni.attach.container import open_container
+from pycni.cni.errors import CniError, Code
+from pycni.host import rtnl, traffic_control
+from pycni.plugins.bandwidth import plan
+from pycni.plugins.bandwidth.compare import CheckFacts, differences
+from pycni.plugins.bandwidth.conf import BandwidthConf
+from pycni.plugins.bandwidth.host_link import host_link_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+    from pycni.cni.result import Result
+
+
+def check(call: Call, netconf: NetConf) -> None:
+    """CHECK: CniError 106 names every limit that is missing or was changed."""
+    conf = BandwidthConf.parse(netconf)
+    if netconf.prev_result is None:
+        raise CniError(
+            Code.INVALID_CONFIG, "must be called as a chained plugin", "CHECK needs the result of the last ADD"
+        )
+    if not conf.limited:
+        return
+    wrong = differences(conf, _read_facts(call, netconf.name, netconf.prev_result))
+    if wrong:
+        raise CniError(
+            Code.BROKEN,
+            f"{netconf.name}/{call.container_id}/{call.ifname}: {'; '.join(wrong)}",
+            "DEL and ADD the container to this network again",
+        )
+
+
+def _read_facts(call: Call, network: str, previous: Result) -> CheckFacts:
+    container = open_container(call)
+    try:
+        with rtnl.Netlink() as host:
+            link = host_link_of(host, container, call.ifname, previous)
+            name = plan.ifb_name(network, call.container_id)
+            ifb = host.link(name)
+            found = traffic_control.qdiscs(host, link.index, *([ifb.index] if ifb else ()))
+            return CheckFacts(
+                host=link,
+                host_qdiscs=found[link.index],
+                redirected=traffic_control.redirections(host, link.index),
+                ifb_name=name,
+                ifb=ifb,
+                ifb_qdiscs=found[ifb.index] if ifb else (),
+            )
+    finally:
+        os.close(container)

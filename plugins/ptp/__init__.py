@@ -1,0 +1,1 @@
+"""A veth pair of each container's own, routed by the host: no bridge, every packet passes the gateway."""

@@ -1,0 +1,92 @@
+"""ADD of the ptp plugin in order: parse, record, lease, plan, apply, commit. No decisions here."""
+
+from __future__ import annotations
+
+import os
+
+from pycni.attach.begin import ask_lease, begin, new_record
+from pycni.attach.container import open_container
+from pycni.change import ops
+from pycni.cni.errors import CniError, Code
+from pycni.cni.names import Attachment, host_link_name
+from pycni.cni.result import Interface, Result, dump, render_result
+from pycni.host import netns, rtnl
+from pycni.host.apply import Kernel, apply_plan
+from pycni.host.firewall import open_firewall
+from pycni.plugins.ptp import plan
+from pycni.plugins.ptp.conf import PtpConf
+from pycni.store import open_store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.cni.conf import NetConf
+    from pycni.cni.env import Call
+    from pycni.firewall.rules import AttachmentRules, NetworkRules
+    from pycni.store import Store
+    from pycni.store.attachments import Record
+
+PLUGIN = "ptp"
+
+
+def add(call: Call, netconf: NetConf) -> Result:
+    """ADD (spec, section 4): a veth pair that the host routes to, addressed by the IPAM plugin. Undone wholly if it
+    fails."""
+    conf = PtpConf.parse(netconf)
+    attachment = Attachment(netconf.name, call.container_id, call.ifname)
+    container = open_container(call)
+    try:
+        firewall = open_firewall(conf.backend)
+        with open_store() as store:
+            record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
+                host_links=(host_link_name(attachment),), backend=firewall.name
+            )
+            begin(store, call, record)
+            lease = ask_lease(store, record, call, netconf)
+            kernel = Kernel(container, firewall, lambda: _everyone(store, record))
+            return _add(store, record, call, netconf, conf, lease=lease, kernel=kernel)
+    finally:
+        os.close(container)
+
+
+def _add(
+    store: Store, record: Record, call: Call, netconf: NetConf, conf: PtpConf, *, lease: Result, kernel: Kernel
+) -> Result:
+    inverses: list[ops.Op] = []
+    try:
+        result = plan.wanted(lease.replace(dns=netconf.dns) if netconf.dns_given else lease)
+        uplink_mtu = 0 if conf.mtu else (rtnl.uplink_mtu(kernel.host) or 0)
+        record = record.replace(
+            addresses=tuple(str(ip.address) for ip in result.ips),
+            network_rules=plan.network_rules(conf, record.attachment, result),
+            attachment_rules=plan.attachment_rules(conf, record.attachment, result),
+        )
+        store.attachments.update(record)
+        apply_plan(plan.plan_add(conf, record.attachment, result, uplink_mtu), kernel, inverses)
+        result = result.replace(interfaces=_interfaces(call, record, kernel))
+        store.attachments.commit(record.attachment, dump(render_result(result, netconf.cni_version)))
+    except BaseException as failure:
+        exists = isinstance(failure, CniError) and failure.code == Code.ALREADY_ATTACHED
+        back = inverses[::-1]
+        from pycni.attach.undo import undo_add
+
+        for left in undo_add(store, record, call, netconf, kernel=kernel, inverses=back, keep_link=exists):
+            failure.add_note(left)
+        raise
+    finally:
+        kernel.close()
+    return result
+
+
+def _everyone(store: Store, record: Record) -> list[tuple[NetworkRules, AttachmentRules]]:
+    from pycni.attach.release import rules_of_others  # where somebody flushed the ruleset: not an ordinary ADD's
+
+    return rules_of_others(store, record)
+
+
+def _interfaces(call: Call, record: Record, kernel: Kernel) -> tuple[Interface, ...]:
+    """Host link and container link (result index 1)."""
+    host, inside = kernel.link(ops.HOST, record.host_links[0]), kernel.link(ops.CONTAINER, call.ifname)
+    return (
+        Interface(name=host.name, mac=host.mac.hex(":"), mtu=host.mtu),
+        Interface(name=inside.name, mac=inside.mac.hex(":"), mtu=inside.mtu, sandbox=call.netns),
+    )

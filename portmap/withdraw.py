@@ -1,0 +1,94 @@
+"""What a release of published ports consists of. Everything is tried; what failed is collected."""
+
+from __future__ import annotations
+
+import _thread
+
+from pycni.attach import release
+from pycni.cni.errors import CniError
+from pycni.host import sysctl
+from pycni.portmap.holding import holder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _thread import LockType
+
+    from pycni.cni.names import Attachment
+    from pycni.host.firewall import Firewall
+    from pycni.store import Store
+    from pycni.store.attachments import Record
+
+
+def restore_settings(store: Store, record: Record, failures: list[str]) -> None:
+    """Put every setting of a link that *record* is the last to need back to what it was. Under the store's lock, with
+    its own need taken back in the same transaction: an ADD that begins meanwhile waits, then finds the setting as it
+    was and changes it anew; and of two that end at the same time one is the last."""
+    if store.host_ports.settings(record.attachment):
+        _attempt(failures, "settings", _restore_settings, store, record.attachment)
+
+
+def _restore_settings(store: Store, own: Attachment) -> None:
+    with store.transaction():  # a failure takes back that they were given up
+        settings = store.host_ports.settings(own)
+        store.host_ports.give_up_settings(own)
+        for link, setting, before in settings:
+            if before != "1" and not store.host_ports.is_used(link, setting):
+                _switch_off(link, setting)
+
+
+def _switch_off(link: str, setting: str) -> None:
+    from pycni.host.apply import Kernel  # of every network's last container only
+    from pycni.host.firewall import NoFirewall
+    from pycni.portmap.plan import set_to
+
+    kernel = Kernel(None, NoFirewall())
+    try:
+        kernel.do(set_to(link, setting, on=False))
+    finally:
+        kernel.close()
+
+
+def remove_rules(store: Store, record: Record, failures: list[str]) -> LockType:
+    """Remove them, and begin to close what did it: a lock that can be had when it is closed.
+
+    Closing waits for the kernel to free the rules (an RCU grace period, 12 ms), as long as looking for flows takes.
+    """
+    opened: list[Firewall] = []
+    closed = _thread.allocate_lock()
+    _attempt(failures, "firewall", release.remove_rules, store, record, opened)
+    if opened:
+        closed.acquire()
+        _thread.start_new_thread(_close, (opened, closed))
+    return closed
+
+
+def _close(opened: list[Firewall], closed: LockType) -> None:
+    try:
+        for firewall in opened:
+            firewall.close()
+    finally:
+        closed.release()
+
+
+def end_flows(record: Record, failures: list[str]) -> None:
+    """End the flows that the rules of *record* translated, so that their clients learn of it and nobody's who gets the
+    container's address inherits them."""
+    ports = record.attachment_rules.ports
+    tracked = sysctl.tracked_flows() if ports else 0
+    if tracked:
+        from pycni.portmap import flows
+
+        _attempt(failures, "conntrack", flows.end_translated, ports, tracked)
+
+
+def release_ports(record: Record, failures: list[str]) -> None:
+    _attempt(failures, "ports", holder().release, record.attachment.owner)
+
+
+def _attempt(failures: list[str], what: str, act: object, *args: object) -> None:
+    try:
+        act(*args)  # type: ignore[operator]
+    except CniError as failure:
+        failures.append(f"{what}: {failure.msg}" + (f" ({failure.details})" if failure.details else ""))
+    except OSError as failure:
+        failures.append(f"{what}: {failure.strerror or failure}")
