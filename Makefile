@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_PACKAGES := ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux
 TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd \
-	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server ps:procps man:man-db cc:gcc \
-	/usr/include/stdio.h:libc6-dev zsh:zsh fish:fish systemd-analyze:systemd setpriv:util-linux
+	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server etcdctl:etcd-client openssl:openssl ps:procps man:man-db cc:gcc \
+	/usr/include/stdio.h:libc6-dev zsh:zsh fish:fish systemd-analyze:systemd setpriv:util-linux podman:podman \
+	firewalld:firewalld dbus-daemon:dbus
 
-.PHONY: demo test lint unit kernel runtime bench wheel clean help
+.PHONY: demo test lint unit etcd kernel runtime bench wheel clean help
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -27,7 +28,7 @@ lint: $(VENV)/test ## ruff, mypy --strict and the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit kernel runtime: $(VENV)/test ## one folder of the tests
+unit etcd kernel runtime: $(VENV)/test ## one folder of the tests
 	$(BIN)/python -m pytest tests/$@
 
 bench: $(VENV)/test ## pycni against the reference plugins, interleaved, as ratios

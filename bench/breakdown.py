@@ -63,7 +63,7 @@ def _one_life(side: Side, conf: dict[str, Any], *, traced: bool) -> list[tuple[s
     for command in COMMANDS:
         request = side.request(command, given, "measured")
         if traced:
-            request["argv"] = _traced(side, request["argv"][-1])
+            request["argv"] = traced_argv(side, request["argv"][-1])
         outcome = side.call(request)
         if command == "ADD":
             given = with_result(conf, outcome.stdout)
@@ -71,7 +71,7 @@ def _one_life(side: Side, conf: dict[str, Any], *, traced: bool) -> list[tuple[s
     return outcomes
 
 
-def _traced(side: Side, executable: str) -> list[str]:
+def traced_argv(side: Side, executable: str) -> list[str]:
     """The words that run *executable*'s call under the clock: its own interpreter, flags and path of the package."""
     first, *lines = side.host.file(executable).read_text().splitlines()
     append = next(line for line in lines if line.startswith("sys.path.append("))
@@ -80,20 +80,25 @@ def _traced(side: Side, executable: str) -> list[str]:
     return [*first.removeprefix("#!").split(), "-c", CHILD.format(bench=here, parent=parent, executable=executable)]
 
 
-def render(found: dict[str, dict[str, list[float]]]) -> str:
-    """A row per phase, dearest first as ADD has it; medians in ms."""
+def render(
+    found: dict[str, dict[str, list[float]]],
+    commands: Sequence[str] = COMMANDS,
+    *,
+    first: tuple[str, ...] = (START,),
+    last: tuple[str, ...] = (END, TOTAL, UNTRACED, CPU),
+) -> str:
+    """A row per phase: *first*, the others dearest first as the first of *commands* has them, *last*; medians in ms."""
     medians = {
         command: {phase: 1000 * Spread.of(values).median for phase, values in phases.items()}
         for command, phases in found.items()
     }
-    last = (TOTAL, UNTRACED, CPU)
-    inner = {phase for phases in medians.values() for phase in phases} - {*last, START, END}
-    dearest = sorted(inner, key=lambda phase: [-medians[command].get(phase, 0.0) for command in COMMANDS])
+    inner = {phase for phases in medians.values() for phase in phases} - {*first, *last}
+    dearest = sorted(inner, key=lambda phase: [-medians[command].get(phase, 0.0) for command in commands])
     rows = [
-        (phase, *(f"{medians[command].get(phase, 0.0):.2f}" for command in COMMANDS))
-        for phase in (START, *dearest, END, *last)
+        (phase, *(f"{medians[command].get(phase, 0.0):.2f}" for command in commands))
+        for phase in (*first, *dearest, *last)
     ]
-    return render_table(("median, ms", *COMMANDS), rows)
+    return render_table(("median, ms", *commands), rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

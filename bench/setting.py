@@ -21,9 +21,14 @@ def read() -> dict[str, str]:
         "kernel": platform.release(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
-        "reference": _said("dpkg-query", "-W", "-f", "${Package} ${Version}", "containernetworking-plugins"),
+        "reference": package_version("containernetworking-plugins"),
         "iptables": _said("iptables", "-V"),
     }
+
+
+def package_version(package: str) -> str:
+    """Name and version of an installed Debian package."""
+    return _said("dpkg-query", "-W", "-f", "${Package} ${Version}", package)
 
 
 def commit() -> str:

@@ -80,13 +80,13 @@ def reference_plugins(host: Host) -> Plugins:
 
 def standalone_plugins(host: Host) -> Plugins:
     """Install this tree's executables in *host*, under the names of the reference's: every call a process of Python."""
-    _install(host, "standalone")
+    install(host, "standalone")
     return Plugins(PYCNI_DIR)
 
 
 def agent_plugins(host: Host) -> Plugins:
     """The same with native launchers and a running agent."""
-    _install(host, "c")
+    install(host, "c")
     agent = host.popen(
         [sys.executable, "-m", "pycni", "agent"], env={"PATH": PATH, "PYTHONPATH": SOURCE}, stderr=subprocess.DEVNULL
     )
@@ -94,7 +94,7 @@ def agent_plugins(host: Host) -> Plugins:
     return Plugins(PYCNI_DIR, agent.pid)
 
 
-def _install(host: Host, launcher: str) -> None:
+def install(host: Host, launcher: str) -> None:
     install = ["install", "--bin-dir", PYCNI_DIR, "--replace", "--no-conf", "--launcher", launcher]
     host.run([sys.executable, "-m", "pycni", *install], env={"PATH": PATH, "PYTHONPATH": SOURCE})
 

@@ -36,6 +36,12 @@ BORDERS: dict[str, tuple[str, dict[str, str]]] = {
     "pycni.store.attachments": ("store", {"Attachments": "begin update commit remove get"}),
     "pycni.store.leases": ("store", {"Leases": "pool make_pool", "Pool": "of_owner at run_below put release"}),
     "pycni.store.boot": ("store", {"": "boot_id own_process"}),
+    "pycni.store.host_ports": (
+        "store",
+        {"HostPorts": "holder take keep before settings is_used last_chosen choose"},
+    ),
+    "pycni.portmap.holding": ("reservation", {"Standalone": "reserve"}),
+    "pycni.portmap.flows": ("conntrack", {"": "end_stale end_translated"}),
     "pycni.host.netlink_socket": ("netlink", {"NetlinkSocket": "__init__ request answers close"}),
     "pycni.host.rtnl": (
         "netlink",

@@ -1,4 +1,4 @@
-"""Two containers on a bridge: installed, attached, pinged, masqueraded, shown, detached; all inside namespaces.
+"""Two containers on a bridge: attached, pinged, masqueraded, published, shown, detached; all inside namespaces.
 
 `make demo` runs it. Every command line it prints is one that works on a real host; here a "host" of its own (network,
 mount and UTS namespaces with private /run, /var/lib and /etc/cni) stands in for the machine, which stays untouched.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from netns_fixtures import Host, Namespace, Outside, can_ping, diff, snapshot
+from netns_fixtures import EchoServer, Host, Namespace, Outside, can_ping, diff, snapshot, tcp_peer_seen
 
 PYCNI = Path(sys.executable).with_name("pycni")
 BIN = "/run/cni-bin"
 NETWORK = "demo"
+HOST_PORT, SERVICE_PORT = 8080, 7777
+GATEWAYS = {4: "10.88.0.1", 6: "fd00:88::1"}
 CONFLIST = """{
   "cniVersion": "1.1.0",
   "name": "demo",
@@ -30,7 +33,8 @@ CONFLIST = """{
         "type": "pycni-ipam",
         "ranges": [[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:88::/64"}]]
       }
-    }
+    },
+    {"type": "pycni-portmap", "capabilities": {"portMappings": true}}
   ]
 }
 """
@@ -59,10 +63,11 @@ def demonstrate(host: Host, outside: Outside) -> int:
 
     say("attach both")
     pycni(host, "add", NETWORK, "one")
-    pycni(host, "add", NETWORK, "two")
+    pycni(host, "add", NETWORK, "two", f"--port {HOST_PORT}:{SERVICE_PORT}")
     say("who is attached")
     pycni(host, "list")
     pycni(host, "ipam", "usage")
+    pycni(host, "ports")
 
     say("do they reach each other, and the outside?")
     passed = [
@@ -71,8 +76,16 @@ def demonstrate(host: Host, outside: Outside) -> int:
         masqueraded("one to the outside, IPv4", outside, one, 4),
         masqueraded("two to the outside, IPv6", outside, two, 6),
     ]
+    say(f"does port {HOST_PORT} of the host lead to two?")
+    with closing(EchoServer(two, SERVICE_PORT)):
+        passed += [
+            published("from outside, IPv4", outside, outside.host_address(4), outside.address(4)),
+            published("from outside, IPv6", outside, outside.host_address(6), outside.address(6)),
+            published("from the host, 127.0.0.1", host, "127.0.0.1", GATEWAYS[4]),
+            published("from one, its neighbour", one, outside.host_address(4), GATEWAYS[4]),
+        ]
     say("the state in the kernel: a constant number of rules, containers are elements")
-    shell(host, "nft list set inet pycni masq4; nft list chain inet pycni postrouting")
+    shell(host, "nft list set inet pycni masq4; nft list map inet pycni hp4")
 
     say("is everything as it was made?")
     pycni(host, "check", NETWORK, "one")
@@ -122,6 +135,15 @@ def masqueraded(what: str, outside: Outside, container: Namespace, family: int) 
     except OSError as failure:
         return reached(what, False, str(failure))
     return reached(what, seen == outside.host_address(family), f"seen as {seen}, the host's address")
+
+
+def published(what: str, client: Namespace, at: str, wanted: str) -> bool:
+    """Whether the port of the host answers, and whom the container saw."""
+    try:
+        seen = tcp_peer_seen(client, at, HOST_PORT).address
+    except OSError as failure:
+        return reached(what, False, str(failure))
+    return reached(what, seen == wanted, f"seen as {seen}")
 
 
 if __name__ == "__main__":

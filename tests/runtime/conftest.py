@@ -13,6 +13,7 @@ from pycni.cli.install import DROP_IN_NAMES, OWN_NAMES
 from pycni.cli.launcher import interpreter, launcher_text, package_parent
 from tests.runtime.containerd import PAUSE_IMAGE, Containerd
 from tests.runtime.images import write_image
+from tests.runtime.podman import Podman
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +55,20 @@ def containerd(host: Host, image: Path) -> Iterator[Containerd]:
     try:
         for namespace in ("default", "k8s.io"):
             runtime.import_image(image, namespace=namespace)
-        runtime.pycni("install", "--replace", "--no-conf", "--bin-dir", "/opt/cni/bin")
+        runtime.install()
+        yield runtime
+    finally:
+        runtime.close()
+
+
+@pytest.fixture
+def podman(host: Host, image: Path) -> Iterator[Podman]:
+    """A podman on `host` that has the image, and the plugins of `pycni install --replace` as its only ones."""
+    needs("root", "tool:podman", "tool:runc", "tool:unshare", "kernel:bridge")
+    runtime = Podman(host)
+    try:
+        runtime.install()
+        runtime.load_image(image)  # podman says nothing without its plugin directory
         yield runtime
     finally:
         runtime.close()

@@ -6,14 +6,16 @@ Field numbers are those of k8s.io/cri-api, pkg/apis/runtime/v1/api.proto; the wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import grpc
 
 from netns_fixtures import wait_until
+from tests.runtime.lists import Port
 
 CALL_DEADLINE_S = 60.0
+PROTOCOLS = {"tcp": 0, "udp": 1, "sctp": 2}
 
 
 class CriClient:
@@ -49,10 +51,11 @@ class CriClient:
         """Until the runtime knows an image that was imported beside it."""
         wait_until(lambda: self._call("ImageStatus", {1: {1: name}}, "ImageService").messages(1), 30.0, name)
 
-    def run_pod(self, name: str, *, uid: str, namespace: str = "default") -> str:
+    def run_pod(self, name: str, *, uid: str, namespace: str = "default", ports: Sequence[Port] = ()) -> str:
         """RunPodSandbox; the sandbox's id. `RpcError` where the runtime (or the network) refuses."""
         metadata = {1: name, 2: uid, 3: namespace}
-        config = {1: metadata, 2: name, 4: {1: ["192.0.2.53"]}, 6: {1: "app", 2: name}, 8: {}}
+        mapped = [{1: PROTOCOLS[each.proto], 2: each.container, 3: each.host, 4: each.host_ip} for each in ports]
+        config = {1: metadata, 2: name, 4: {1: ["192.0.2.53"]}, 5: mapped, 6: {1: "app", 2: name}, 8: {}}
         return self._call("RunPodSandbox", {1: config}).text(1)
 
     def pod_ready_and_addresses(self, pod: str) -> tuple[bool, list[str]]:

@@ -1,15 +1,25 @@
-"""The network lists of runtimes, as test data."""
+"""The network lists of runtimes, as test data, and the port mappings that those runtimes send with them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 DIRECTORY = Path(__file__).parent / "data" / "conflists"
 
-#: Plugins that pycni does not have yet: they are taken out of the lists.
-ABSENT = frozenset({"portmap", "firewall", "tuning", "bandwidth"})
+#: Who calls through containerd's go-cni, whose structures have no JSON tags: "HostPort", and all keys always there.
+GO_CNI = ("10-containerd", "every-plugin", "flannel", "gke", "kind", "minikube", "nerdctl", "nomad")
+
+
+class Port(NamedTuple):
+    """One published port."""
+
+    host: int
+    container: int
+    proto: str = "tcp"
+    host_ip: str = ""
 
 
 def shipped_lists() -> list[Path]:
@@ -17,14 +27,33 @@ def shipped_lists() -> list[Path]:
 
 
 def read_list(path: Path) -> dict[str, Any]:
-    """The list (or the single plugin) in *path* without the plugins that are `ABSENT`."""
+    """The list (or the single plugin) in *path*."""
     conf: dict[str, Any] = json.loads(path.read_text())
-    if "plugins" in conf:
-        conf["plugins"] = [plugin for plugin in conf["plugins"] if plugin["type"] not in ABSENT]
     return conf
 
 
-def bridge_of(conf: dict[str, Any]) -> dict[str, Any]:
-    """The bridge plugin's part of a list; empty if it has none."""
-    found: dict[str, Any] = next((p for p in conf.get("plugins", [conf]) if p["type"] == "bridge"), {})
+def interface_plugin(conf: dict[str, Any]) -> dict[str, Any]:
+    """The part of a list that makes the container's link, a bridge or a ptp; empty if it has none."""
+    plugins = conf.get("plugins", [conf])
+    found: dict[str, Any] = next((plugin for plugin in plugins if plugin["type"] in ("bridge", "ptp")), {})
     return found
+
+
+def maps_ports(conf: dict[str, Any]) -> bool:
+    return any(plugin["type"] == "portmap" for plugin in conf.get("plugins", [conf]))
+
+
+def port_mappings(path: Path, ports: Sequence[Port]) -> str:
+    """The capability arguments that publish *ports*, as the runtime of the list in *path* spells them."""
+    if path.name.startswith(GO_CNI):
+        spelled = [
+            {"HostPort": port.host, "ContainerPort": port.container, "Protocol": port.proto, "HostIP": port.host_ip}
+            for port in ports
+        ]
+    else:
+        spelled = [
+            {"hostPort": port.host, "containerPort": port.container, "protocol": port.proto}
+            | ({"hostIP": port.host_ip} if port.host_ip else {})
+            for port in ports
+        ]
+    return json.dumps({"portMappings": spelled})

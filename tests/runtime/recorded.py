@@ -18,6 +18,9 @@ from netns_fixtures import CniRun, Host, Namespace
 
 DATA = Path(__file__).parent / "data" / "calls.jsonl"
 
+#: Those that make the link and begin a chain; the others go on with its result.
+INTERFACE_PLUGINS = ("bridge", "loopback")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedCall:
@@ -60,7 +63,7 @@ class Replay:
         self.bin_dir = bin_dir
         self.prefix = prefix  # of the executables' names, and so of the types in the configuration
         self.results: dict[tuple[str, str], dict[str, Any]] = {}  # by RecordedCall.attachment, while attached
-        self._sandboxes: dict[tuple[str, str], str] = {}  # the recorded CNI_NETNS of the ADD
+        self.sandboxes: dict[tuple[str, str], str] = {}  # the recorded CNI_NETNS of the ADD
         self.containers: dict[str, Namespace] = {}  # by the recorded path
         self._paths: dict[str, str] = {}  # recorded path → path here
         self._on_exit = on_exit
@@ -71,10 +74,11 @@ class Replay:
         return self._call(call, call.env, self._with_own_result(call))
 
     def prepare(self, call: RecordedCall) -> None:
-        """The ADD that a prevResult speaks of; the other container that has the requested address; and for a DEL
-        without namespace the end of that namespace."""
+        """The interface plugin's ADD that a prevResult speaks of; the other container that has the requested address;
+        and for a DEL without namespace the end of that namespace."""
         path = call.env.get("CNI_NETNS", "")
-        if call.command in ("DEL", "CHECK") and "prevResult" in call.stdin and call.attachment not in self.results:
+        knows_result = call.plugin not in INTERFACE_PLUGINS or call.attachment in self.results
+        if call.command in ("DEL", "CHECK") and "prevResult" in call.stdin and not knows_result:
             interfaces = call.stdin["prevResult"].get("interfaces", ())
             sandbox = path or next(i["sandbox"] for i in interfaces if "sandbox" in i)
             env = call.env | {"CNI_COMMAND": "ADD", "CNI_NETNS": sandbox}
@@ -83,7 +87,7 @@ class Replay:
             env = call.env | {"CNI_CONTAINERID": "has-the-address", "CNI_NETNS": f"{path}-other"}
             assert self._call(call, env, call.stdin).ok
         if call.command == "DEL" and not path and call.attachment in self.results:
-            self.containers[self._sandboxes[call.attachment]].delete()
+            self.containers[self.sandboxes[call.attachment]].delete()
 
     def path(self, recorded: str) -> str:
         """That path on the host, with a namespace behind it; paths of processes become those of a process here."""
@@ -119,8 +123,8 @@ class Replay:
         run = CniRun(command=env["CNI_COMMAND"], rc=done.returncode, stdout=done.stdout, stderr=done.stderr)
         if run.ok and run.command == "ADD":
             attachment = stdin["name"], env["CNI_CONTAINERID"]
-            self.results[attachment], self._sandboxes[attachment] = run.json, env["CNI_NETNS"]
-        if run.ok and run.command == "DEL":
+            self.results[attachment], self.sandboxes[attachment] = run.json, env["CNI_NETNS"]
+        if run.ok and run.command == "DEL" and call.plugin in INTERFACE_PLUGINS:
             self.results.pop(call.attachment, None)
         return run
 

@@ -11,8 +11,11 @@ from netns_fixtures import Host
 from pycni.cli.install import DROP_IN_NAMES
 
 SEMVER = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
-#: Nomad places no job in bridge mode on a node whose bridge, host-local or loopback is older ("semver >= 0.4.0").
+#: Nomad places no job in bridge mode on a node where one of these is older ("semver >= 0.4.0").
 NOMAD_NEEDS = (0, 4, 0)
+OF_NOMAD = ("bridge", "host-local", "loopback", "portmap", "firewall")
+#: nerdctl wants this firewall for networks without traffic between containers (ingressPolicy "isolated").
+NERDCTL_NEEDS = (1, 7, 1)
 NOMAD_DEADLINE_S = 3.0
 
 
@@ -26,9 +29,17 @@ def test_bare_run_names_plugin_and_version(host: Host, bin_dir: Path, name: str)
 
 
 @pytest.mark.needs("root")
-@pytest.mark.parametrize("name", ["bridge", "host-local", "loopback"])
+@pytest.mark.parametrize("name", OF_NOMAD)
 def test_bare_run_names_a_version_that_nomad_accepts(host: Host, bin_dir: Path, name: str) -> None:
     """The first word that is a version, which is the one Nomad takes (client/fingerprint/plugins_cni.go)."""
     words = host.run([bin_dir / name], env={}).stderr.split()
     first = next(match for word in words if (match := SEMVER.fullmatch(word)))
     assert tuple(map(int, first.groups())) >= NOMAD_NEEDS
+
+
+@pytest.mark.needs("root")
+def test_bare_run_of_firewall_is_new_enough_for_nerdctl(host: Host, bin_dir: Path) -> None:
+    """nerdctl reads "CNI firewall plugin vX.Y.Z" from stderr, and keeps containers apart only from 1.7.1 on."""
+    found = re.match(r"CNI firewall plugin v(\d+)\.(\d+)\.(\d+)", host.run([bin_dir / "firewall"], env={}).stderr)
+    assert found is not None
+    assert tuple(map(int, found.groups())) >= NERDCTL_NEEDS

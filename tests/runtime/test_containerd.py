@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from netns_fixtures import Outside, can_ping, wait_until
 from tests.runtime.containerd import PAUSE_IMAGE, SOCKET, Containerd
-from tests.runtime.lists import DIRECTORY, read_list
+from tests.runtime.isolated import leases, nothing_attached
+from tests.runtime.lists import DIRECTORY, Port, read_list
+from tests.runtime.published import Published, without_bridge_filtering
+from tests.runtime.sandbox import Sandbox
 
 pytestmark = [
     pytest.mark.needs("root", "tool:containerd", "tool:ctr", "tool:runc", "tool:busybox", "tool:nft"),
@@ -16,25 +20,9 @@ pytestmark = [
 ]
 
 DEFAULT_LIST = DIRECTORY / "10-containerd-net.conflist"
+PORTS = (Port(8080, 7777), Port(8053, 7777, "udp"), Port(8081, 7777, "tcp", "127.0.0.1"))
 GATEWAYS = ("10.88.0.1", "2001:4860:4860::1")
 CTR_RUN = ("run", "--cni", "--snapshotter", "native")
-
-
-def nothing_attached(containerd: Containerd) -> bool:
-    """No veth, rule, lease, record or cached result is left; a container's link goes with it, a moment later."""
-    host = containerd.host
-    wait_until(lambda: not [name for name in host.links() if name.startswith("veth")], 10, f"{host.links()}")
-    assert host.run(["nft", "list", "ruleset"]).stdout == ""
-    assert containerd.pycni_json("list") == containerd.pycni_json("ipam", "list") == []
-    return containerd.run(["ls", "/var/lib/cni/results"]).stdout == ""
-
-
-def leases(containerd: Containerd) -> dict[str, list[str]]:
-    """Container id → its addresses."""
-    found: dict[str, list[str]] = {}
-    for lease in containerd.pycni_json("ipam", "list"):
-        found.setdefault(lease["containerID"], []).append(lease["address"])
-    return found
 
 
 def test_ctr_run_reaches_gateway_and_outside_and_leaves_nothing(containerd: Containerd, outside: Outside) -> None:
@@ -87,6 +75,36 @@ class TestPods:
             for pod in (first, second):
                 cri.remove_pod(pod)
 
+    def test_host_ports_of_pods_are_reached(self, containerd: Containerd, outside: Outside, closing: ExitStack) -> None:
+        """hostPort in the sandbox's configuration, of both protocols and on one address of the host: reached from
+        outside with the client's address, from the host and from another pod, over both families; a port that is
+        taken fails the pod with the name of its owner; stopping frees the port for the next one."""
+        from tests.runtime.cri_client import RpcError  # not above: the mark skips where grpc is missing
+
+        without_bridge_filtering(containerd.host)
+        with ready_client(containerd, read_list(DEFAULT_LIST)) as cri:
+            web = cri.run_pod("web", uid="uid-1", ports=PORTS)
+            other = cri.run_pod("other", uid="uid-2")
+            published = Published.serve(sandbox(containerd, web), outside, closing)
+            near = sandbox(containerd, other)
+            for family in (4, 6):
+                assert published.seen(outside, 8080, family=family).address == outside.address(family)
+                assert published.seen(outside, 8053, family=family, proto="udp").address == outside.address(family)
+                for client in (containerd.host, near, published.inside):
+                    published.seen(client, 8080, family=family)
+            for loopback, port in (("127.0.0.1", 8080), ("::1", 8080), ("127.0.0.1", 8081)):
+                published.seen(containerd.host, port, loopback)
+            assert not published.reachable(outside, 8081)
+            with pytest.raises(RpcError, match=web):
+                cri.run_pod("late", uid="uid-3", ports=PORTS[:1])
+            cri.stop_pod(web)
+            assert not published.reachable(outside, 8080)
+            late = cri.run_pod("late", uid="uid-4", ports=PORTS[:1])
+            assert Published.serve(sandbox(containerd, late), outside, closing).seen(outside, 8080)
+            for pod in (late, other):
+                cri.stop_pod(pod)
+            assert nothing_attached(containerd)
+
     def test_pod_that_gets_no_address_fails_and_leaves_nothing(self, containerd: Containerd) -> None:
         """With one address in the range the second pod's start fails with our message; the first goes on."""
         from tests.runtime.cri_client import RpcError  # not above: the mark skips where grpc is missing
@@ -101,6 +119,12 @@ class TestPods:
             assert can_ping(containerd.host, "10.88.0.2", deadline_s=10)
             cri.stop_pod(first)
             assert nothing_attached(containerd)
+
+
+def sandbox(containerd: Containerd, pod: str) -> Sandbox:
+    """The namespace of *pod*, as the plugins were told it."""
+    (netns,) = {record["netns"] for record in containerd.pycni_json("list") if record["containerID"] == pod}
+    return Sandbox(pod, containerd.file(netns))
 
 
 def ready_client(containerd: Containerd, conf: dict[str, Any]) -> Any:
