@@ -105,45 +105,52 @@ class Acceptors:
         self.since[index] = time.monotonic()
         if all(self.since):
             self.on_full()
+        left = None
         try:
-            self._serve(client)
+            left = self._serve(client)
         except Exception as failure:  # a bug must not cost the thread
             traceback.print_exception(failure, file=sys.stderr)
             client.close()
         finally:
             self.since[index] = 0.0
+            if left is not None:
+                self._hand_over(left)  # when it is no longer counted here
             if self.overrun:
                 self.on_free()
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket) -> Begun | None:
+        """Answer *client*; what is to be handed over, if it could not be."""
         client.setblocking(False)
         begun = Begun(client, peer_uid(client), RequestParser(), [])
         if begun.uid != 0:
-            return self._hand_over(begun)
+            return begun
         try:
             request = receive(client, begun.parser, begun.fds, REQUEST_PATIENCE_S)
         except CniError as failure:
             return self._send(begun, refusal(failure.code, failure.msg, failure.details))
         except OSError:
-            return _drop(begun)  # gone: nobody to answer
+            _drop(begun)  # gone: nobody to answer
+            return None
         answer = None
         if request is not None:
             answer = self._answering(request, begun.fds[0] if begun.fds else -1)
         if answer is None:
-            return self._hand_over(begun.replace(request=request))
+            return begun.replace(request=request)
         return self._send(begun, answer)
 
-    def _send(self, begun: Begun, answer: Answer) -> None:
+    def _send(self, begun: Begun, answer: Answer) -> Begun | None:
         data = encode_answer(answer)
         try:
             sent = begun.client.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
-            return _drop(begun)
+            _drop(begun)
+            return None
         if sent < len(data):
-            return self._hand_over(begun.replace(answer=data[sent:]))
-        return _drop(begun)
+            return begun.replace(answer=data[sent:])
+        _drop(begun)
+        return None
 
 
 def _drop(begun: Begun) -> None:

@@ -112,14 +112,15 @@ def remove_rules(store: Store, record: Record, opened: list[Firewall]) -> None:
     with store.transaction():
         firewall = open_firewall(record.backend)
         opened.append(firewall)
-        if not store.attachments.has_others_with_rules(record.attachment) and not _strangers(firewall, record):
+        strangers = not store.attachments.has_others_of_backend(record) and _strangers(firewall, record)
+        if not store.attachments.has_others_with_rules(record.attachment) and not strangers:
             firewall.remove_all()
         elif store.attachments.shares_rules(record):
             firewall.apply_delete(record.attachment_rules)
         else:
             others = store.attachments.rules_of_others(record.attachment)
             firewall.apply_delete(record.attachment_rules, record.network_rules, others)
-            if not store.attachments.has_others_of_backend(record):
+            if not strangers and not store.attachments.has_others_of_backend(record):
                 # A chain of plugins may use two; remove_all() would take away what the other one's attachments need.
                 alive = [one for one in store.attachments.all() if one.attachment != record.attachment]
                 firewall.collect([(one.network_rules, one.attachment_rules) for one in alive])
