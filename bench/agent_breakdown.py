@@ -42,7 +42,7 @@ from netns_fixtures import Host, wait_until
 COMMANDS = ("ADD", "CHECK", "DEL")
 BEFORE, AFTER = "launcher until the agent has it", "launcher after the answer"
 TOTAL, UNTRACED, FLOOR = "sum", "without the clock", "the kernel alone, asked in C"
-FLOOR_CONTAINERS = 100
+FLOOR_CONTAINERS = 20
 DELETION_S = 0.06  # a DEL is answered before the kernel is done with the link, and until then no other link can be made
 
 
@@ -98,12 +98,14 @@ def _phases(side: Side, outcome: Outcome) -> dict[str, float]:
     return {**phases, TOTAL: sum(phases.values())}
 
 
-def measure_floor() -> dict[str, float]:
-    """Seconds by command, as rtnl_floor.c has them; CalledProcessError without a compiler."""
+def measure_floor(existing: int) -> dict[str, float]:
+    """Seconds by command next to *existing* containers, as rtnl_floor.c has them; CalledProcessError without cc."""
     with tempfile.TemporaryDirectory() as folder:
         program = f"{folder}/rtnl_floor"
         subprocess.run(["cc", "-O2", "-o", program, f"{ROOT}/bench/rtnl_floor.c"], check=True)
-        said = subprocess.run([program, str(FLOOR_CONTAINERS)], check=True, capture_output=True, text=True).stdout
+        said = subprocess.run(
+            [program, str(existing), str(FLOOR_CONTAINERS)], check=True, capture_output=True, text=True
+        ).stdout
     add, delete = map(float, said.split())
     return {"ADD": add / 1e6, "DEL": delete / 1e6}
 
@@ -116,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     where = setting.read()
     found = measure(given.existing, given.repeat, network(masquerade=True))
-    for command, seconds in measure_floor().items():
+    for command, seconds in measure_floor(given.existing).items():
         found[command][FLOOR] = [seconds]
     print("".join(f"{key}: {value}\n" for key, value in where.items()))
     print(render(found, first=(BEFORE,), last=(AFTER, TOTAL, UNTRACED, FLOOR)), end="")

@@ -2,7 +2,7 @@
  * bridge plugin's, from a program that does nothing else. Bridge, namespaces and sockets are there before the clock
  * starts, but for the socket inside the container, which every ADD has to open.
  *
- * rtnl_floor N: N containers; prints the medians in microseconds, "ADD DEL".
+ * rtnl_floor EXISTING N: N containers next to so many; prints the medians in microseconds, "ADD DEL".
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 900, BRIDGE = 900000, FIRST_PORT = 500000, FLAGS = NLM_F_REQUEST | NLM_F_ACK };
+enum { MOST = 1020, BRIDGE = 900000, FIRST_PORT = 500000, FLAGS = NLM_F_REQUEST | NLM_F_ACK };
+enum { SILENCE_S = 15 }; /* each container solicits routers for 12 s, and the bridge copies that to every port */
 
 static char batch[16384];
 static size_t used;
@@ -154,9 +155,11 @@ static double median(double *values, int count) {
 }
 
 int main(int argc, char **argv) {
-    int count = argc > 1 ? atoi(argv[1]) : 0, netns[MOST], home = open("/proc/thread-self/ns/net", O_RDONLY);
+    int existing = argc == 3 ? atoi(argv[1]) : -1, timed = argc == 3 ? atoi(argv[2]) : 0, count = existing + timed;
+    int netns[MOST], home = open("/proc/thread-self/ns/net", O_RDONLY);
     double add[MOST], del[MOST];
-    if (count < 1 || count > MOST) return fprintf(stderr, "usage: rtnl_floor N, 1 to %d\n", MOST), 2;
+    if (existing < 0 || timed < 1 || count > MOST)
+        return fprintf(stderr, "usage: rtnl_floor EXISTING N, together at most %d\n", MOST), 2;
     if (unshare(CLONE_NEWNET)) die("unshare"); /* the machine's own namespace is left alone */
     close(home);
     home = open("/proc/thread-self/ns/net", O_RDONLY);
@@ -168,18 +171,19 @@ int main(int argc, char **argv) {
         if (setns(home, CLONE_NEWNET)) die("setns");
     }
     for (int i = 0; i < count; i++) {
+        if (i && i == existing) sleep(SILENCE_S);
         double from = now();
         make_pair(sock, i, netns[i]);
         furnish(netns[i], home, i);
         add[i] = now() - from;
     }
-    for (int i = 0; i < count; i++) {
+    for (int i = existing; i < count; i++) {
         double from = now();
         struct ifinfomsg link = {.ifi_index = FIRST_PORT + i};
         end_message(message(RTM_DELLINK, 0, &link, sizeof link));
         request(sock, "deletion");
         del[i] = now() - from;
     }
-    printf("%.1f %.1f\n", median(add, count), median(del, count));
+    printf("%.1f %.1f\n", median(add + existing, timed), median(del + existing, timed));
     return 0;
 }

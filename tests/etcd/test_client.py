@@ -97,7 +97,7 @@ def test_nobody_listens(transport: str, cluster: Callable[..., Etcd]) -> None:
         with pytest.raises(CniError, match=etcd.endpoints[0]) as failure:
             client.get("/a")
         assert failure.value.code == Code.TRY_AGAIN
-        assert time.monotonic() - before < 2.0
+        assert time.monotonic() - before < 3.0
         etcd.start()
         found = client.get("/a")
         assert found is not None
@@ -116,7 +116,7 @@ def test_failover_takes_about_a_second(transport: str, fault: str, trio: Etcd, p
         getattr(member, fault)()
         before = time.monotonic()
         assert put_new(client, f"{prefix}/b", b"2")
-        assert time.monotonic() - before < 1.2
+        assert time.monotonic() - before < 2.0
         before = time.monotonic()
         assert put_new(client, f"{prefix}/c", b"3")
         assert time.monotonic() - before < 0.3, "the endpoint that answered is asked first"

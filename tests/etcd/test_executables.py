@@ -85,7 +85,7 @@ def test_two_hosts_one_subnet(world: tuple[Etcd, list[AgentHost]]) -> None:
     with ThreadPoolExecutor(4) as pool:
         adds = [pool.submit(each.call, "ADD", conf, box) for each, box in zip((alone, served), late, strict=True)]
         dels = [pool.submit(each.call, "DEL", conf, each.host.containers["c0"]) for each in (alone, served)]
-    assert time.monotonic() - began < 2.8  # 2 s, and four interpreters that start on a busy machine
+    assert time.monotonic() - began < 4  # 2 s, and four interpreters that start on a busy machine
     for refused in adds:
         assert refused.result().error_code == 11
         assert etcd.endpoints[0] in refused.result().stdout

@@ -63,7 +63,7 @@ def test_mirror_follows(shared: Etcd, prefix: str, mirrors: ExitStack) -> None:
         began = time.monotonic()
         writer.txn(requests.txn([], both))
         wait_until(lambda: len(seen.changes) == 2, 5.0)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2.0
         assert seen.changes[1] == {f"{prefix}/a", f"{prefix}/b"}, "one revision is one change"
         seen.equals(writer, f"{prefix}/")
         assert seen.mirror.get(f"{prefix}/a") is None

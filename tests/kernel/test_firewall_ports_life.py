@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import starmap
 from typing import TYPE_CHECKING, Any
@@ -251,37 +250,6 @@ def test_ten_thousand_single_ports_in_one_transaction(host: Host) -> None:
     assert act(host, lambda f: f.missing(NET, many)) == ("hp4 tcp . 12345 in table inet pycni",)
     act(host, lambda f: f.apply_delete(many))
     assert act(host, lambda f: f.owners()) == set()
-
-
-def test_a_crowd_costs_the_next_one_nothing(host: Host) -> None:
-    """ADD and DEL beside 2000 attachments with a port and a range each: no slower than twice as without."""
-
-    def measure(firewall: Firewall) -> float:
-        best = 1.0
-        for _ in range(20):
-            began = time.perf_counter()
-            firewall.apply_add(NET, published(5))
-            firewall.apply_delete(published(5))
-            best = min(best, time.perf_counter() - began)
-        return best
-
-    act(host, lambda f: f.apply_add(NET, published(5)))
-    alone = act(host, measure)
-    crowd = [
-        AttachmentRules(
-            f"net1/x{n}/eth0/portmap",
-            ports=(
-                PortMapping("tcp", "", 20000 + n, 20000 + n, f"10.1.{n >> 8}.{n & 255}", 80),
-                PortMapping("udp", "", 20000 + 8 * n, 20007 + 8 * n, f"10.1.{n >> 8}.{n & 255}", 20000 + 8 * n),
-            ),
-        )
-        for n in range(2000)
-    ]
-    text = render_rebuild(MAIN, [element for one in crowd for element in port_elements(one)])
-    host.in_namespace(lambda: nft.run_text(text + f"add chain inet pycni {MAIN.marker()}\n"))
-    act(host, lambda f: f.apply_add(NET, published(5)))
-    beside = act(host, measure)
-    assert beside < 2 * alone + 0.002, (alone, beside)
 
 
 RACER = """
