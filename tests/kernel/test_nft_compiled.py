@@ -14,7 +14,7 @@ from pycni.firewall.nft_text import GUARD, MAIN, Table, with_admin
 from pycni.firewall.rules import AttachmentRules, NetworkRules
 from pycni.host import nft, nft_compiled
 from pycni.host.firewall import open_firewall
-from pycni.host.nfnetlink import Nfnetlink, delete_table
+from pycni.host.nfnetlink import GETRULE, Message, Nfnetlink, delete_table
 
 pytestmark = pytest.mark.needs("root", "tool:nft")
 
@@ -72,6 +72,33 @@ def test_what_cannot_be_trusted_is_not_used(host: Host, kernel: Nfnetlink, folde
     assert nft_compiled.load(ADMIN) == []
     file.rename(f"{file}-older")
     assert nft_compiled.load(MAIN) == []
+
+
+@pytest.mark.parametrize("flushed", ["flush ruleset", "flush table inet pycni", "flush chain inet pycni forward"])
+def test_a_table_that_somebody_flushes_meanwhile_is_not_kept(
+    host: Host, kernel: Nfnetlink, folder: Path, flushed: str
+) -> None:
+    """Before it is read, or while it is: half a table would be made from then on, and be taken for whole."""
+    host.in_namespace(lambda: nft.run_text(MAIN.render()))
+    host.run(["nft", flushed])
+    nft_compiled.keep(kernel, MAIN)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_ruleset_that_changes_while_it_is_read_is_not_kept(host: Host, folder: Path) -> None:
+    """The generation tells, even where all is there."""
+
+    class Interrupted(Nfnetlink):
+        def get(self, message: Message) -> list[bytes]:
+            answers = super().get(message)
+            if message.kind == GETRULE:
+                host.run(["nft", "add table inet other"])
+            return answers
+
+    host.in_namespace(lambda: nft.run_text(MAIN.render()))
+    with host.in_namespace(Interrupted) as kernel:
+        nft_compiled.keep(kernel, MAIN)
+    assert list(folder.iterdir()) == []
 
 
 def test_one_file_stays(host: Host, kernel: Nfnetlink, folder: Path) -> None:

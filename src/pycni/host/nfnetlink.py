@@ -185,7 +185,11 @@ class Nfnetlink:
 
     def has_nf_tables(self) -> bool:
         """Whether this kernel has nf_tables: it then knows its generation."""
-        return bool(self.get(Message(GETGEN, 0, "inet", b"")))
+        return bool(self.generation())
+
+    def generation(self) -> bytes:
+        """What tells the ruleset of this namespace from what it was before any transaction; b"" without nf_tables."""
+        return next((attributes(answer).get(1, b"") for answer in self.get(Message(GETGEN, 0, "inet", b""))), b"")
 
     def _ask(self, message: Message) -> tuple[list[bytes], bool]:
         self._sequence += 1

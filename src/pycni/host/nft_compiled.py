@@ -46,9 +46,13 @@ def load(table: Table) -> list[Message]:
 
 
 def keep(kernel: Nfnetlink, table: Table) -> None:
-    """Note how the kernel has *table*, which nobody has put anything into yet. Where that cannot be written, it is
-    compiled again the next time."""
-    data = encode(messages(kernel, table))
+    """Note how the kernel has *table*, which nobody has put anything into yet. Where it cannot be written, or somebody
+    changed the ruleset meanwhile, it is compiled again the next time."""
+    generation = kernel.generation()
+    known = messages(kernel, table)
+    if kernel.generation() != generation or not _is_whole(table, known):
+        return
+    data = encode(known)
     path = _path(table)
     try:
         for name in os.listdir(FOLDER):
@@ -88,6 +92,14 @@ def messages(kernel: Nfnetlink, table: Table) -> list[Message]:
     out += [Message(NEWCHAIN, CREATE, family, _without(one, CHAIN_OWN)) for one in chains]
     rules = _of(kernel, Message(GETRULE, DUMP, family, own), own)
     return [*out, *contents, *(Message(NEWRULE, CREATE | APPEND, family, _without(one, RULE_OWN)) for one in rules)]
+
+
+def _is_whole(table: Table, known: Iterable[Message]) -> bool:
+    """Whether all of *table* is in the messages: after a flush before the first question nothing changes any more."""
+    kinds = [one.kind for one in known]
+    rules = sum(len(rules) - 1 for name, rules in table.chains.items() if name != "admin")
+    wanted = {NEWSET: len(table.sets), NEWCHAIN: len(table.chains), NEWRULE: rules}
+    return all(kinds.count(kind) >= number for kind, number in wanted.items())
 
 
 def _of(kernel: Nfnetlink, question: Message, own: bytes) -> list[bytes]:
