@@ -29,7 +29,7 @@ PORT = 7000  # where the container answers
 PYCNI_PORT, DOCKER_PORT, DNAT_PORT = 8001, 8002, 8003
 SYSCTLS = {
     # Every measured connection leaves two sockets in TIME-WAIT, and there are no more than 64512 ports.
-    "net/ipv4/ip_local_port_range": "10000 65535",
+    "net/ipv4/ip_local_port_range": "20000 65535",
     "net/ipv4/tcp_max_tw_buckets": "2000",
     "net/ipv4/tcp_tw_reuse": "1",
 }
@@ -131,6 +131,8 @@ class Lab:
     def _bound(self, proto: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if self.family == 6 else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM)
+        if proto == "tcp":  # connections of the loads before wait for two minutes
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((self.listen, port))
         if proto == "tcp":
             bound.listen(4096)
