@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError, Code, broken
 from pycni.cni.names import Attachment
 from pycni.host.firewall import open_firewall
 from pycni.host.rtnl import Netlink
@@ -35,14 +35,10 @@ def check(call: Call, netconf: NetConf) -> None:
         wanted = read_wanted(host, conf, previous, call.ifname)
         record = store.attachments.get(attachment)
         if record is None or record.state != "ready":
-            raise _broken(attachment, "no port of it is published")
+            raise broken(attachment.owner, ("no port of it is published",))
         wrong = differences(wanted.services, _read_facts(store, host, record))
     if wrong:
-        raise _broken(attachment, "; ".join(wrong))
-
-
-def _broken(attachment: Attachment, what: str) -> CniError:
-    return CniError(Code.BROKEN, f"{attachment.owner}: {what}", "DEL and ADD the container to this network again")
+        raise broken(attachment.owner, wrong)
 
 
 def _read_facts(store: Store, host: Netlink, record: Record) -> CheckFacts:

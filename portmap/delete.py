@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import not_released
 from pycni.cni.names import Attachment
 from pycni.store import open_store
 from pycni.store.host_ports import PART
@@ -39,9 +39,5 @@ def release_record(store: Store, record: Record, executable: str = "") -> None:
     withdraw.release_ports(record, failures)
     closed.acquire()
     if failures:
-        raise CniError(
-            Code.INTERNAL,
-            f"{record.attachment.owner} is not wholly released: {'; '.join(failures)}",
-            "the record stays: DEL again, or let GC finish it",
-        )
+        raise not_released(record.attachment.owner, failures)
     store.attachments.remove(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import new_record, refuse_if_alive
+from pycni.attach.begin import everyone_else, new_record, refuse_if_alive
 from pycni.attach.container import open_container
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.cni.result import Result
-    from pycni.firewall.rules import AttachmentRules, NetworkRules
     from pycni.host.rtnl import Netlink
     from pycni.portmap.conf import PortmapConf
     from pycni.portmap.facts import Wanted
@@ -41,14 +40,16 @@ def publish(call: Call, netconf: NetConf, conf: PortmapConf, previous: Result) -
     try:
         firewall = open_firewall(conf.backend)
         with open_store() as store:
-            record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container))
-            kernel = Kernel(None, firewall, lambda: _everyone(store, record))
+            record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
+                backend=firewall.name
+            )
+            kernel = Kernel(None, firewall, everyone_else(store, record))
             try:
                 _settle(store, call, record)
                 wanted = read_wanted(kernel.host, conf, previous, call.ifname)
                 links = (wanted.facts.host_link,) if wanted.facts.host_link else ()
                 link = next(iter(wanted.facts.links.values()), "")
-                record = record.replace(backend=firewall.name, host_links=links, bridge=link)
+                record = record.replace(host_links=links, bridge=link)
                 return _add(store, record, netconf, previous, wanted=wanted, kernel=kernel)
             finally:
                 kernel.close()
@@ -111,9 +112,3 @@ def _undo(store: Store, record: Record, failure: BaseException) -> None:
         release_record(store, record)
     except (CniError, OSError) as second:
         failure.add_note(str(second))
-
-
-def _everyone(store: Store, record: Record) -> list[tuple[NetworkRules, AttachmentRules]]:
-    from pycni.attach.release import rules_of_others  # where somebody flushed the ruleset: not an ordinary ADD's
-
-    return rules_of_others(store, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pycni.attach.container import open_container
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError, Code, broken
 from pycni.host import rtnl, traffic_control
 from pycni.plugins.bandwidth import plan
 from pycni.plugins.bandwidth.compare import CheckFacts, differences
@@ -30,11 +30,7 @@ def check(call: Call, netconf: NetConf) -> None:
         return
     wrong = differences(conf, _read_facts(call, netconf.name, netconf.prev_result))
     if wrong:
-        raise CniError(
-            Code.BROKEN,
-            f"{netconf.name}/{call.container_id}/{call.ifname}: {'; '.join(wrong)}",
-            "DEL and ADD the container to this network again",
-        )
+        raise broken(f"{netconf.name}/{call.container_id}/{call.ifname}", wrong)
 
 
 def _read_facts(call: Call, network: str, previous: Result) -> CheckFacts:

@@ -6,7 +6,7 @@ import os
 
 from pycni.attach.container import open_container
 from pycni.cni.conf import parse_conf
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError, not_released
 from pycni.cni.names import Attachment
 from pycni.host import links, rtnl
 from pycni.plugins.bandwidth import plan
@@ -58,11 +58,7 @@ def _take_away(host: rtnl.Netlink, attachment: Attachment, link: Link | None, co
     finally:
         failures = removal.wait()
     if failures:
-        raise CniError(
-            Code.INTERNAL,
-            f"{attachment.owner} is not wholly released: {'; '.join(failures)}",
-            "the record stays: DEL again, or let GC finish it",
-        )
+        raise not_released(attachment.owner, failures)
 
 
 def _limits(netconf: NetConf) -> BandwidthConf:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pycni.attach.container import open_container
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError, Code, broken
 from pycni.cni.names import Attachment
 from pycni.host import rtnl
 from pycni.host.firewall import missing_rules
@@ -36,9 +36,7 @@ def check(call: Call, netconf: NetConf) -> None:
         record = store.attachments.get(attachment)
     wrong = differences(conf, call, previous, _read_check_facts(conf, call, previous, record))
     if wrong:
-        raise CniError(
-            Code.BROKEN, f"{attachment.owner}: {'; '.join(wrong)}", "DEL and ADD the container to this network again"
-        )
+        raise broken(attachment.owner, wrong)
 
 
 def _read_check_facts(conf: BridgeConf, call: Call, previous: Result, record: Record | None) -> CheckFacts:

@@ -22,11 +22,11 @@ def delete(call: Call, netconf: NetConf) -> None:
         from pycni.store import open_store
 
         with open_store() as store:
-            known = store.attachments.get(attachment) is not None
-            release(store, attachment, call, netconf, removal=removal)
+            record = store.attachments.get(attachment)
+            release(store, attachment, call, netconf, removal=removal, record=record)
     finally:
         removal.wait()
-    if not known and call.netns:
+    if record is None and call.netns:
         _delete_unknown(call, netconf.keys.text("bridge") or "cni0")
 
 

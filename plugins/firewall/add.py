@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import begin, new_record
+from pycni.attach.begin import begin, everyone_else, new_record
 from pycni.attach.container import open_container
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.cni.result import Result
-    from pycni.firewall.rules import AttachmentRules, NetworkRules
     from pycni.host.link_facts import Link
     from pycni.store import Store
     from pycni.store.attachments import Record
@@ -42,7 +41,7 @@ def add(call: Call, netconf: NetConf) -> Result:
     firewall = open_firewall(conf.rules_backend)
     with open_store() as store:
         record = new_record(attachment, call, netconf, PLUGIN, netns_id).replace(backend=firewall.name)
-        kernel = Kernel(None, firewall, lambda: _everyone(store, record))
+        kernel = Kernel(None, firewall, everyone_else(store, record))
         try:
             links = read_links(kernel.host, plan.host_links(previous))
             network = plan.network_rules(conf, attachment, firewall.name, plan.routing_links(links))
@@ -97,12 +96,6 @@ def _release(store: Store, record: Record, executable: str) -> None:
     from pycni.plugins.firewall.delete import release_record  # not an ordinary ADD's
 
     release_record(store, record, executable)
-
-
-def _everyone(store: Store, record: Record) -> list[tuple[NetworkRules, AttachmentRules]]:
-    from pycni.attach.release import rules_of_others  # where somebody flushed the ruleset: not an ordinary ADD's
-
-    return rules_of_others(store, record)
 
 
 def _netns_id(call: Call) -> str:

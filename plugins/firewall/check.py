@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError, Code, broken
 from pycni.cni.names import Attachment
 from pycni.host import rtnl
 from pycni.host.firewall import open_firewall
@@ -37,9 +37,7 @@ def check(call: Call, netconf: NetConf) -> None:
     rules = record.attachment_rules if record is not None else None
     wrong = differences(conf, rules, previous, _read_check_facts(previous, record))
     if wrong:
-        raise CniError(
-            Code.BROKEN, f"{attachment.owner}: {'; '.join(wrong)}", "DEL and ADD the container to this network again"
-        )
+        raise broken(attachment.owner, wrong)
 
 
 def _read_check_facts(previous: Result, record: Record | None) -> CheckFacts:

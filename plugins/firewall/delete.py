@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pycni.attach.release import attempt, remove_rules
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import not_released
 from pycni.cni.names import Attachment
 from pycni.plugins.firewall.conf import PLUGIN
 from pycni.store import open_store
@@ -40,11 +40,7 @@ def release_record(store: Store, record: Record, executable: str = "") -> None:
         for firewall in opened:
             firewall.close()
     if failures:
-        raise CniError(
-            Code.INTERNAL,
-            f"{record.attachment.owner} is not wholly released: {'; '.join(failures)}",
-            "the record stays: DEL again, or let GC finish it",
-        )
+        raise not_released(record.attachment.owner, failures)
     store.attachments.remove(record)
 
 

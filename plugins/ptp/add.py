@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import ask_lease, begin, new_record
+from pycni.attach.begin import ask_lease, begin, everyone_else, new_record
 from pycni.attach.container import open_container
 from pycni.change import ops
-from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment, host_link_name
 from pycni.cni.result import Interface, Result, dump, render_result
 from pycni.host import netns, rtnl
@@ -21,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
-    from pycni.firewall.rules import AttachmentRules, NetworkRules
     from pycni.store import Store
     from pycni.store.attachments import Record
 
@@ -42,7 +40,7 @@ def add(call: Call, netconf: NetConf) -> Result:
             )
             begin(store, call, record)
             lease = ask_lease(store, record, call, netconf)
-            kernel = Kernel(container, firewall, lambda: _everyone(store, record))
+            kernel = Kernel(container, firewall, everyone_else(store, record))
             return _add(store, record, call, netconf, conf, lease=lease, kernel=kernel)
     finally:
         os.close(container)
@@ -65,22 +63,13 @@ def _add(
         result = result.replace(interfaces=_interfaces(call, record, kernel))
         store.attachments.commit(record.attachment, dump(render_result(result, netconf.cni_version)))
     except BaseException as failure:
-        exists = isinstance(failure, CniError) and failure.code == Code.ALREADY_ATTACHED
-        back = inverses[::-1]
         from pycni.attach.undo import undo_add
 
-        for left in undo_add(store, record, call, netconf, kernel=kernel, inverses=back, keep_link=exists):
-            failure.add_note(left)
+        undo_add(failure, store, record, call, netconf, kernel=kernel, inverses=inverses)
         raise
     finally:
         kernel.close()
     return result
-
-
-def _everyone(store: Store, record: Record) -> list[tuple[NetworkRules, AttachmentRules]]:
-    from pycni.attach.release import rules_of_others  # where somebody flushed the ruleset: not an ordinary ADD's
-
-    return rules_of_others(store, record)
 
 
 def _interfaces(call: Call, record: Record, kernel: Kernel) -> tuple[Interface, ...]:

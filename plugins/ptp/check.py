@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pycni.attach.container import open_container
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError, Code, broken
 from pycni.cni.names import Attachment
 from pycni.host import rtnl
 from pycni.host.firewall import missing_rules
@@ -35,9 +35,7 @@ def check(call: Call, netconf: NetConf) -> None:
         )
     wrong = differences(call, previous, _read_facts(call, record))
     if wrong:
-        raise CniError(
-            Code.BROKEN, f"{attachment.owner}: {'; '.join(wrong)}", "DEL and ADD the container to this network again"
-        )
+        raise broken(attachment.owner, wrong)
 
 
 def _read_facts(call: Call, record: Record | None) -> CheckFacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pycni.attach.container import open_container
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError, Code, broken
 from pycni.cni.names import Attachment
 from pycni.host import netns, rtnl, tuning
 from pycni.plugins.tuning import plan
@@ -37,4 +37,4 @@ def check(call: Call, netconf: NetConf) -> None:
     became = dict(kept.became) if kept is not None and kept.owner == owner else {}
     wrong = differences(conf, call.ifname, link, sysctls, became)
     if wrong:
-        raise CniError(Code.BROKEN, f"{owner}: {'; '.join(wrong)}", "DEL and ADD the container to this network again")
+        raise broken(owner, wrong)

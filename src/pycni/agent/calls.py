@@ -33,12 +33,14 @@ class Calls:
 
     def run(self, request: Request, netns_fd: int) -> Answer:
         """The answer to one call; every failure is an answer. *netns_fd*: CNI_NETNS as the caller opened it, or -1."""
+        return self._run(request, request.environ(), netns_fd)
+
+    def _run(self, request: Request, environ: dict[str, str], netns_fd: int) -> Answer:
         executable = request.path()
         name = os.path.basename(executable)
         plugin = find_plugin(name)
         if plugin is None:
             return Answer(1, b"", f"{name}: no pycni plugin has that name\n".encode())
-        environ = request.environ()
         if not environ.get("CNI_COMMAND"):
             return Answer(0, b"", about(plugin).encode())
         began = time.monotonic()
@@ -55,7 +57,7 @@ class Calls:
         with self._guard:
             if any(key[1:] == interface for key in self._busy):
                 return None
-        return self.run(request, netns_fd)
+        return self._run(request, environ, netns_fd)
 
     def alone_for(self, record: Record) -> AbstractContextManager[None]:
         """Keeps calls for that attachment waiting."""

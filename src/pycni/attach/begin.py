@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.cni.names import Attachment
+    from pycni.firewall.rules import AttachmentRules, NetworkRules
+    from pycni.host.firewall import Everyone
     from pycni.store import Store
 
     Release = Callable[[Store, Record, str], None]
@@ -40,6 +42,17 @@ def _release(store: Store, record: Record, executable: str) -> None:
     from pycni.attach.release import release_record  # not an ordinary ADD's
 
     release_record(store, record, executable)
+
+
+def everyone_else(store: Store, record: Record) -> Everyone:
+    """For the Kernel of an ADD: the rules of the host's other attachments, read where the whole ruleset is gone."""
+
+    def read() -> list[tuple[NetworkRules, AttachmentRules]]:
+        from pycni.attach.release import rules_of_others  # where somebody flushed the ruleset: not an ordinary ADD's
+
+        return rules_of_others(store, record)
+
+    return read
 
 
 def new_record(attachment: Attachment, call: Call, conf: NetConf, plugin: str, netns_id: str) -> Record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pycni.cni.conf import parse_conf
 from pycni.cni.env import Call
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError, not_released
 from pycni.firewall.rules import comment_of
 from pycni.host import links
 from pycni.host.delegate import find
@@ -52,11 +52,7 @@ def release(
             firewall.close()  # waits for RCU as well: both waits at the same time
         failures += removal.wait()
     if failures:
-        raise CniError(
-            Code.INTERNAL,
-            f"{attachment.owner} is not wholly released: {'; '.join(failures)}",
-            "the record stays: DEL again, or let GC finish it",
-        )
+        raise not_released(attachment.owner, failures)
     if record is not None:
         store.attachments.remove(record)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pycni.attach.release import release
-from pycni.cni.errors import CniError
+from pycni.cni.errors import CniError, Code
 from pycni.host.apply import OF_BRIDGE, OF_HOST, take_back
 
 TYPE_CHECKING = False
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def undo_add(
+    failure: BaseException,
     store: Store,
     record: Record,
     call: Call,
@@ -26,12 +27,11 @@ def undo_add(
     *,
     kernel: Kernel,
     inverses: Sequence[Op],
-    keep_link: bool = False,
-) -> list[str]:
-    """Release what the record owns and do the *inverses*; what stays behind is returned as text.
+) -> None:
+    """Release what the record owns and do the *inverses*, newest first; what stays behind becomes notes of *failure*.
 
-    *keep_link*: the kernel refused the link as existing, so the one of that name is not this ADD's. It may be that of
-    the same attachment, at work, after the state file was lost.
+    Where the kernel refused the link as existing (105), the one of that name is not this ADD's: it may be that of the
+    same attachment, at work, after the state file was lost. It stays.
 
     What others share goes back to what it was only where no other attachment of the bridge, or of this host, can rely
     on it, decided under the store's lock: an ADD that begins meanwhile waits, and then finds what it needs missing and
@@ -39,14 +39,15 @@ def undo_add(
     """
     left: list[str] = []
     try:
-        if keep_link:
+        if isinstance(failure, CniError) and failure.code == Code.ALREADY_ATTACHED:
             store.attachments.update(record.replace(host_links=()))
         release(store, record.attachment, call.replace(command="DEL"), conf)
-    except CniError as failure:
-        left.append(failure.msg)
+    except CniError as second:
+        left.append(second.msg)
     with store.transaction():
         keep: tuple[type[Op], ...] = OF_HOST if store.attachments.has_others_on_host(record.attachment) else ()
         if store.attachments.has_others_on_bridge(record.attachment, record.bridge):
             keep = (*OF_BRIDGE, *OF_HOST)
-        left += take_back(inverses, kernel, keep)
-    return left
+        left += take_back(inverses[::-1], kernel, keep)
+    for each in left:
+        failure.add_note(each)

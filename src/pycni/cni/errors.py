@@ -6,6 +6,7 @@ from pycni.cni import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 SHOWN_LENGTH = 80  # characters of a foreign value that a message repeats
@@ -61,6 +62,20 @@ class CniError(Exception):
         if self.details:
             error["details"] = self.details
         return error
+
+
+def broken(owner: str, wrong: Sequence[str]) -> CniError:
+    """What CHECK answers for an attachment of which *wrong* is not as ADD left it."""
+    return CniError(Code.BROKEN, f"{owner}: {'; '.join(wrong)}", "DEL and ADD the container to this network again")
+
+
+def not_released(owner: str, failures: Sequence[str]) -> CniError:
+    """What DEL answers for an attachment that could not be taken away wholly."""
+    return CniError(
+        Code.INTERNAL,
+        f"{owner} is not wholly released: {'; '.join(failures)}",
+        "the record stays: DEL again, or let GC finish it",
+    )
 
 
 def shown(value: object) -> str:
