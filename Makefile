@@ -4,13 +4,15 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# Files of tests at the same time. They wait more than they compute (for the kernel's RCU, for etcd's disk).
+JOBS ?= 3
 RUN_PACKAGES := ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux
 TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd \
 	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server etcdctl:etcd-client openssl:openssl ps:procps man:man-db cc:gcc \
 	/usr/include/stdio.h:libc6-dev zsh:zsh fish:fish systemd-analyze:systemd setpriv:util-linux podman:podman \
 	firewalld:firewalld dbus-daemon:dbus
 
-.PHONY: demo test lint unit etcd kernel runtime bench wheel clean help
+.PHONY: demo test lint unit etcd kernel overlay lab-tests runtime bench wheel clean help
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -20,7 +22,7 @@ demo: $(VENV)/run ## two containers on a bridge, through the real executables, s
 
 test: $(VENV)/test ## everything: lint, unit, kernel, runtime and wheel tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/test ## ruff, mypy --strict and the import layers
 	$(BIN)/ruff check .
@@ -28,8 +30,8 @@ lint: $(VENV)/test ## ruff, mypy --strict and the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit etcd kernel runtime: $(VENV)/test ## one folder of the tests
-	$(BIN)/python -m pytest tests/$@
+unit etcd kernel overlay lab-tests runtime: $(VENV)/test ## one folder of the tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/$(@:-tests=)
 
 bench: $(VENV)/test ## pycni against the reference plugins, interleaved, as ratios
 	$(BIN)/python bench/add_del.py

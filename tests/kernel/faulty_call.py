@@ -3,7 +3,8 @@
 usage: faulty_call.py EXECUTABLE PACKAGE_PARENT ACTION NUMBER, the rest as for the executable.
 
 Every step has two events, "before" and "after" it. ACTION "list" writes the events to stderr, one a line; "kill" ends
-the process at event NUMBER by SIGKILL, "interrupt" sends it SIGINT there; "fail" lets that step fail with EIO.
+the process at event NUMBER by SIGKILL, "interrupt" sends it SIGINT there; "fail" lets that step fail with EIO. A call
+that had fewer events, since its threads raced, is not killed and says so on stderr: "events: COUNT".
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 
@@ -20,6 +22,11 @@ class Steps:
         self._action = action
         self._number = number
         self._events = 0
+        self._counting = threading.Lock()  # links are removed by a thread of their own
+
+    def tell(self) -> None:
+        if self._action == "kill":
+            sys.stderr.write(f"events: {self._events}\n")
 
     def wrap(self, owner: Any, name: str) -> None:
         """Make every call of *owner*.*name* a step."""
@@ -37,17 +44,17 @@ class Steps:
         setattr(owner, name, step)
 
     def _event(self, what: str, args: tuple[Any, ...]) -> None:
+        with self._counting:
+            number, self._events = self._events, self._events + 1
         if self._action == "list":
             sys.stderr.write(f"{what}\n")
-        elif self._events == self._number:
+        elif number == self._number:
             if self._action == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            self._events += 1
-            if self._action == "interrupt":
+            elif self._action == "interrupt":
                 signal.raise_signal(signal.SIGINT)
             else:
                 self._fail(what, args)
-        self._events += 1
 
     def _fail(self, what: str, args: tuple[Any, ...]) -> None:
         from pycni.host.kernel_words import kernel_error
@@ -111,7 +118,10 @@ def main() -> int:
         steps.wrap(delete, "_open_ports")
     if plugin in ("bandwidth", "tuning"):
         wrap_companion(steps, plugin)
-    return run.main()
+    try:
+        return run.main()
+    finally:
+        steps.tell()
 
 
 if __name__ == "__main__":

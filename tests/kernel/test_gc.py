@@ -61,6 +61,7 @@ def test_without_a_list_only_the_dead_go(lab: Lab, boxes: Callable[[int], list[C
     for container in (alive, dead, past):
         lab.add(conf, container)
     dead.delete()
+    wait_until(lambda: len(lab.ports()) == 2, message="the kernel took its veth pair away")
     lab.change_state("UPDATE attachments SET boot_id = ? WHERE container_id = ?", ANOTHER_BOOT, past.name)
     lab.change_state("UPDATE leases SET boot_id = ? WHERE container_id = ?", ANOTHER_BOOT, past.name)
     assert lab.call("GC", conf).ok
