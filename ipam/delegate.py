@@ -56,6 +56,11 @@ def is_ours(call: Call, conf: NetConf) -> bool:
     return _local(find(conf.ipam.text("type"), call.path), call.executable, conf) is not None
 
 
+def is_of_this_host(call: Call, conf: NetConf) -> bool:
+    """Whether `ask` will answer from this host's own store alone: no transaction waits for a network then."""
+    return is_ours(call, conf) and not conf.ipam.has("etcd")
+
+
 def _local(executable: str, caller: str, conf: NetConf) -> ModuleType | None:
     """Our own commands, if *executable* would run them: the same file as *caller*, the executable that was called.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import ask_lease, begin, everyone_else, new_record
+from pycni.attach.begin import begin_with_lease, everyone_else, new_record
 from pycni.attach.container import open_container
 from pycni.change import ops
 from pycni.cni.errors import CniError, Code
@@ -38,31 +38,44 @@ def add(call: Call, netconf: NetConf) -> Result:
             record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
                 host_links=(host_link_name(attachment),), bridge=conf.bridge, backend=firewall.name
             )
-            begin(store, call, record)
-            lease = ask_lease(store, record, call, netconf)
+            add = Add(call, netconf, conf, conf.mac or _random_mac())
+            record, lease = begin_with_lease(store, call, record, netconf, add.described)
             kernel = Kernel(container, firewall, everyone_else(store, record))
-            return _add(store, record, call, netconf, conf, lease=lease, kernel=kernel)
+            return _add(store, record, add, lease=lease, kernel=kernel)
     finally:
         os.close(container)
 
 
-def _add(
-    store: Store, record: Record, call: Call, netconf: NetConf, conf: BridgeConf, *, lease: Result, kernel: Kernel
-) -> Result:
+class Add:
+    """What one ADD is asked to do. mac: of the container's end, chosen before anything is made, so that the record
+    names every rule there will be."""
+
+    def __init__(self, call: Call, netconf: NetConf, conf: BridgeConf, mac: bytes) -> None:
+        self.call, self.netconf, self.conf, self.mac = call, netconf, conf, mac
+
+    def wanted(self, lease: Result) -> plan.Wanted:
+        if self.conf.ipam and not lease.ips:
+            why = f"ipam.type is {self.conf.ipam}"
+            raise CniError(Code.INVALID_CONFIG, "IPAM plugin returned missing IP config", why)
+        return plan.wanted(self.conf, lease.replace(dns=self.netconf.dns) if self.netconf.dns_given else lease)
+
+    def described(self, record: Record, lease: Result) -> Record:
+        """*record* with everything that the plan for *lease* will make."""
+        want = self.wanted(lease)
+        return record.replace(
+            addresses=tuple(str(ip.address) for ip in want.result.ips),
+            network_rules=plan.network_rules(self.conf, record.attachment, want),
+            attachment_rules=plan.attachment_rules(self.conf, record.attachment, want, self.mac),
+        )
+
+
+def _add(store: Store, record: Record, add: Add, *, lease: Result, kernel: Kernel) -> Result:
+    call, netconf, conf = add.call, add.netconf, add.conf
     inverses: list[ops.Op] = []
     try:
-        if conf.ipam and not lease.ips:
-            raise CniError(Code.INVALID_CONFIG, "IPAM plugin returned missing IP config", f"ipam.type is {conf.ipam}")
-        want = plan.wanted(conf, lease.replace(dns=netconf.dns) if netconf.dns_given else lease)
-        facts = read_facts(store, record, conf, want, kernel)
-        ops_of_add = plan.plan_add(conf, record.attachment, want, facts)
-        record = record.replace(
-            addresses=tuple(str(ip.address) for ip in want.result.ips),
-            network_rules=plan.network_rules(conf, record.attachment, want),
-            attachment_rules=plan.attachment_rules(conf, record.attachment, want, facts),
-        )
-        store.attachments.update(record)
-        apply_plan(ops_of_add, kernel, inverses)
+        want = add.wanted(lease)
+        facts = read_facts(store, record, conf, want, kernel).replace(container_mac=add.mac)
+        apply_plan(plan.plan_add(conf, record.attachment, want, facts), kernel, inverses)
         result = want.result.replace(interfaces=_interfaces(conf, call, record, kernel))
         store.attachments.commit(record.attachment, dump(render_result(result, netconf.cni_version)))
     except BaseException as failure:
@@ -76,7 +89,7 @@ def _add(
 
 
 def read_facts(store: Store, record: Record, conf: BridgeConf, want: plan.Wanted, kernel: Kernel) -> plan.BridgeFacts:
-    link = kernel.host.link(conf.gateway_link) if conf.is_gateway else None
+    link = kernel.find(ops.HOST, conf.gateway_link) if conf.is_gateway else None
     if link is not None and link.name == conf.bridge and link.kind != "bridge":
         link = None  # EnsureBridge refuses it: its addresses do not matter
     addresses = kernel.host.addresses(link.index) if link is not None else ()
@@ -88,7 +101,6 @@ def read_facts(store: Store, record: Record, conf: BridgeConf, want: plan.Wanted
         gateway_addresses=addresses,
         replaceable=unwanted and not store.attachments.has_others_on_bridge(record.attachment, conf.bridge),
         bridge_mac=_random_mac(),
-        container_mac=_random_mac(),
     )
 
 
@@ -104,7 +116,9 @@ def _interfaces(conf: BridgeConf, call: Call, record: Record, kernel: Kernel) ->
     names = [(ops.HOST, conf.bridge), (ops.HOST, record.host_links[0]), (ops.CONTAINER, call.ifname)]
     if conf.gateway_link != conf.bridge:
         names.append((ops.HOST, conf.gateway_link))
-    links = [(where, kernel.link(where, name)) for where, name in names]
+    # Only those of the pair are what they were: MAC and MTU of a bridge that others made may follow its ports.
+    own = record.host_links[0], call.ifname
+    links = [(where, kernel.known(where, name) if name in own else kernel.link(where, name)) for where, name in names]
     return tuple(
         Interface(
             name=link.name,

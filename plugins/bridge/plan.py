@@ -47,7 +47,7 @@ class BridgeFacts(Value):
     gateway_addresses: tuple[AddressWithPrefix, ...] = ()  # on the interface that carries the gateways
     replaceable: bool = False  # that interface is a bridge of ours with no attachment left: its address may change
     bridge_mac: bytes = b""  # random, for a bridge that has to be created
-    container_mac: bytes = b""  # random, where the configuration gives none
+    container_mac: bytes = b""  # the configuration's, or random
 
 
 class Wanted(Value):
@@ -107,7 +107,7 @@ def plan_add(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: Brid
             ifname=attachment.ifname,
             bridge=conf.bridge,
             mtu=mtu,
-            mac=container_mac(conf, facts),
+            mac=facts.container_mac,
             alias=alias(attachment),
         )
     )
@@ -123,7 +123,9 @@ def plan_add(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: Brid
         ops += [AwaitPort(host), AwaitDad(attachment.ifname)]
     if needs_firewall(conf):
         ops.append(
-            ApplyFirewall(network_rules(conf, attachment, want), attachment_rules(conf, attachment, want, facts))
+            ApplyFirewall(
+                network_rules(conf, attachment, want), attachment_rules(conf, attachment, want, facts.container_mac)
+            )
         )
     if conf.container_up:
         if not conf.dad:
@@ -155,7 +157,7 @@ def plan_gateway(
                 f" {conf.gateway_link}",
             )
         ops.append(RemoveAddress(conf.gateway_link, old))
-    ops += [EnsureAddress(conf.gateway_link, new) for new in want.gateways]
+    ops += [EnsureAddress(conf.gateway_link, new) for new in want.gateways if new not in facts.gateway_addresses]
     families = {new.version for new in want.gateways}
     if 4 in families:
         ops.append(EnsureSysctl("net/ipv4/ip_forward", "1"))
@@ -203,11 +205,6 @@ def plan_container(conf: BridgeConf, attachment: Attachment, want: Wanted) -> tu
     return tuple(ops)
 
 
-def container_mac(conf: BridgeConf, facts: BridgeFacts) -> bytes:
-    """Chosen before the link exists, so that the record of the attachment names every rule it will own."""
-    return conf.mac or facts.container_mac
-
-
 def needs_firewall(conf: BridgeConf) -> bool:
     """A layer 2 network without gateway is not routed by this host: nothing to masquerade or to isolate."""
     return conf.backend != "none" and (conf.is_gateway or conf.masquerade or conf.mac_spoof_check)
@@ -223,10 +220,9 @@ def network_rules(conf: BridgeConf, attachment: Attachment, want: Wanted) -> Net
     )
 
 
-def attachment_rules(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: BridgeFacts) -> AttachmentRules:
-    mac = container_mac(conf, facts).hex(":")
+def attachment_rules(conf: BridgeConf, attachment: Attachment, want: Wanted, mac: bytes) -> AttachmentRules:
     return AttachmentRules(
         owner=attachment.owner,
         masquerade=tuple(str(ip.address.ip) for ip in want.result.ips) if conf.masquerade else (),
-        macs=((host_link_name(attachment), mac),) if conf.mac_spoof_check else (),
+        macs=((host_link_name(attachment), mac.hex(":")),) if conf.mac_spoof_check else (),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import ask_lease, begin, everyone_else, new_record
+from pycni.attach.begin import begin_with_lease, everyone_else, new_record
 from pycni.attach.container import open_container
 from pycni.change import ops
 from pycni.cni.names import Attachment, host_link_name
@@ -38,8 +38,16 @@ def add(call: Call, netconf: NetConf) -> Result:
             record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
                 host_links=(host_link_name(attachment),), backend=firewall.name
             )
-            begin(store, call, record)
-            lease = ask_lease(store, record, call, netconf)
+
+            def described(record: Record, lease: Result) -> Record:
+                result = _wanted(lease, netconf)
+                return record.replace(
+                    addresses=tuple(str(ip.address) for ip in result.ips),
+                    network_rules=plan.network_rules(conf, record.attachment, result),
+                    attachment_rules=plan.attachment_rules(conf, record.attachment, result),
+                )
+
+            record, lease = begin_with_lease(store, call, record, netconf, described)
             kernel = Kernel(container, firewall, everyone_else(store, record))
             return _add(store, record, call, netconf, conf, lease=lease, kernel=kernel)
     finally:
@@ -51,14 +59,8 @@ def _add(
 ) -> Result:
     inverses: list[ops.Op] = []
     try:
-        result = plan.wanted(lease.replace(dns=netconf.dns) if netconf.dns_given else lease)
+        result = _wanted(lease, netconf)
         uplink_mtu = 0 if conf.mtu else (rtnl.uplink_mtu(kernel.host) or 0)
-        record = record.replace(
-            addresses=tuple(str(ip.address) for ip in result.ips),
-            network_rules=plan.network_rules(conf, record.attachment, result),
-            attachment_rules=plan.attachment_rules(conf, record.attachment, result),
-        )
-        store.attachments.update(record)
         apply_plan(plan.plan_add(conf, record.attachment, result, uplink_mtu), kernel, inverses)
         result = result.replace(interfaces=_interfaces(call, record, kernel))
         store.attachments.commit(record.attachment, dump(render_result(result, netconf.cni_version)))
@@ -72,9 +74,13 @@ def _add(
     return result
 
 
+def _wanted(lease: Result, netconf: NetConf) -> Result:
+    return plan.wanted(lease.replace(dns=netconf.dns) if netconf.dns_given else lease)
+
+
 def _interfaces(call: Call, record: Record, kernel: Kernel) -> tuple[Interface, ...]:
     """Host link and container link (result index 1)."""
-    host, inside = kernel.link(ops.HOST, record.host_links[0]), kernel.link(ops.CONTAINER, call.ifname)
+    host, inside = kernel.known(ops.HOST, record.host_links[0]), kernel.known(ops.CONTAINER, call.ifname)
     return (
         Interface(name=host.name, mac=host.mac.hex(":"), mtu=host.mtu),
         Interface(name=inside.name, mac=inside.mac.hex(":"), mtu=inside.mtu, sandbox=call.netns),

@@ -112,10 +112,10 @@ def test_other_address_on_the_bridge(force: bool, empty: bool) -> None:
 def test_several_subnets_of_one_family_do_not_conflict_with_each_other() -> None:
     """Two IPv4 ranges give the bridge two gateways (the reference refuses its own second one)."""
     lease = {"ips": [{"address": "10.1.0.5/24"}, {"address": "10.2.0.5/24"}]}
-    present = tuple(map(ip_interface, ("10.1.0.1/24", "10.2.0.1/24")))
-    found = planned(parse(isGateway=True), lease, gateway_addresses=present)
+    gateways = tuple(map(ip_interface, ("10.1.0.1/24", "10.2.0.1/24")))
+    found = planned(parse(isGateway=True), lease, gateway_addresses=gateways[:1])
     assert of(ops.RemoveAddress, found) == []
-    assert [op.address for op in of(ops.EnsureAddress, found)] == list(present)
+    assert [op.address for op in of(ops.EnsureAddress, found)] == [gateways[1]]  # the other one is there
 
 
 def test_ipv6_addresses_beside_each_other_unless_they_overlap() -> None:

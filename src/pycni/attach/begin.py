@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pycni.store import Store
 
     Release = Callable[[Store, Record, str], None]
+    Described = Callable[[Record, Result], Record]
 
 
 def begin(store: Store, call: Call, fresh: Record, release: Release | None = None) -> None:
@@ -31,11 +32,46 @@ def begin(store: Store, call: Call, fresh: Record, release: Release | None = Non
 
     Raises CniError 105 where that attachment is alive, 11 where another process is still at it.
     """
+    _settle(store, call, fresh, release)
+    store.attachments.begin(fresh)
+
+
+def begin_with_lease(
+    store: Store, call: Call, fresh: Record, conf: NetConf, described: Described
+) -> tuple[Record, Result]:
+    """`begin` and the IPAM plugin's ADD; the record as it is written, which *described* gives for the lease, and that.
+
+    Where the addresses are this host's own all of it is one transaction: lease and record stand, or neither does.
+    Whatever fails, nothing is left. CniError as `begin`, *described* and the IPAM plugin.
+    """
+    from pycni.ipam import delegate  # chained plugins have none
+
+    _settle(store, call, fresh)
+    if not conf.ipam.text("type") or delegate.is_of_this_host(call, conf):
+        with store.transaction():
+            lease = (delegate.ask("ADD", call, conf, store) if conf.ipam.text("type") else None) or Result()
+            record = described(fresh, lease)
+            store.attachments.begin(record)
+        return record, lease
+    store.attachments.begin(fresh)
+    lease = ask_lease(store, fresh, call, conf)
+    try:
+        record = described(fresh, lease)
+        store.attachments.update(record)
+    except BaseException as failure:
+        from pycni.attach.undo import undo_add
+
+        undo_add(failure, store, fresh, call, conf)
+        raise
+    return record, lease
+
+
+def _settle(store: Store, call: Call, fresh: Record, release: Release | None = None) -> None:
+    """Release what an earlier ADD of the same id left."""
     old = store.attachments.get(fresh.attachment)
     if old is not None:
         refuse_if_alive(old, fresh.netns_id)
         (release or _release)(store, old, call.executable)
-    store.attachments.begin(fresh)
 
 
 def _release(store: Store, record: Record, executable: str) -> None:

@@ -25,10 +25,11 @@ def undo_add(
     call: Call,
     conf: NetConf,
     *,
-    kernel: Kernel,
-    inverses: Sequence[Op],
+    kernel: Kernel | None = None,
+    inverses: Sequence[Op] = (),
 ) -> None:
     """Release what the record owns and do the *inverses*, newest first; what stays behind becomes notes of *failure*.
+    *kernel*: of the ADD, None before it has made anything.
 
     Where the kernel refused the link as existing (105), the one of that name is not this ADD's: it may be that of the
     same attachment, at work, after the state file was lost. It stays.
@@ -44,10 +45,15 @@ def undo_add(
         release(store, record.attachment, call.replace(command="DEL"), conf)
     except CniError as second:
         left.append(second.msg)
+    if kernel is not None:
+        left += _take_back(store, record, kernel, inverses)
+    for each in left:
+        failure.add_note(each)
+
+
+def _take_back(store: Store, record: Record, kernel: Kernel, inverses: Sequence[Op]) -> list[str]:
     with store.transaction():
         keep: tuple[type[Op], ...] = OF_HOST if store.attachments.has_others_on_host(record.attachment) else ()
         if store.attachments.has_others_on_bridge(record.attachment, record.bridge):
             keep = (*OF_BRIDGE, *OF_HOST)
-        left += take_back(inverses[::-1], kernel, keep)
-    for each in left:
-        failure.add_note(each)
+        return take_back(inverses[::-1], kernel, keep)

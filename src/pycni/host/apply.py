@@ -62,7 +62,7 @@ class Kernel:
         self._everyone = everyone
         self.host = rtnl.Netlink()
         self._inside: rtnl.Netlink | None = None
-        self._index: dict[tuple[str, str], int] = {}
+        self._links: dict[tuple[str, str], rtnl.Link] = {}
 
     def close(self) -> None:
         self.host.close()
@@ -80,14 +80,24 @@ class Kernel:
             raise kernel_error(op, failure) from failure
 
     def link(self, where: str, name: str) -> rtnl.Link:
-        """CniError 999 when there is no such link."""
-        link = self.socket(where).link(name)
+        """As it is now. CniError 999 when there is no such link."""
+        link = self.find(where, name)
         if link is None:
             raise CniError(
                 Code.INTERNAL, f"link {name} is gone from the {where}", "something else removed it meanwhile"
             )
-        self._index[where, name] = link.index
         return link
+
+    def find(self, where: str, name: str) -> rtnl.Link | None:
+        """As it is now, None when there is none. What was found is `known` for the rest of the call."""
+        link = self.socket(where).link(name)
+        if link is not None:
+            self._links[where, name] = link
+        return link
+
+    def known(self, where: str, name: str) -> rtnl.Link:
+        """As it was when this call last looked: each look is a twentieth of a millisecond of an ADD that has six."""
+        return self._links.get((where, name)) or self.link(where, name)
 
     def socket(self, where: str) -> rtnl.Netlink:
         """The rtnetlink socket in the namespace HOST or CONTAINER."""
@@ -103,12 +113,12 @@ class Kernel:
         return netns.inside(self._fd, function, *args)
 
     def _of(self, where: str, name: str) -> int:
-        return self._index.get((where, name)) or self.link(where, name).index
+        return self.known(where, name).index
 
     # ---- shared: bridge, gateway, sysctls ------------------------------------------------------------------------
 
     def _ensure_bridge(self, op: ops.EnsureBridge) -> Op | None:
-        link = self.host.link(op.name)
+        link = self._links.get((ops.HOST, op.name)) or self.find(ops.HOST, op.name)
         made = link is None and self._create_bridge(op)
         link = link or self.link(ops.HOST, op.name)
         if link.kind != "bridge":
@@ -117,7 +127,6 @@ class Kernel:
                 f'failed to create bridge "{op.name}": "{op.name}" already exists but is not a bridge',
                 f"it is a {link.kind or 'physical'} link: give the network another bridge name",
             )
-        self._index[ops.HOST, op.name] = link.index
         if not made:
             self._adopt_bridge(op, link)
         if op.promiscuous and not link.promiscuous:
@@ -364,6 +373,7 @@ _LATE = {
     "pycni.change.publishing": "pycni.host.publishing",
     "pycni.change.shaping": "pycni.host.traffic_control",
     "pycni.change.tuning": "pycni.host.tuning",
+    "pycni.change.tunnels": "pycni.host.tunnels",
     "pycni.change.zones": "pycni.host.firewalld",
 }
 
