@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from netns_fixtures import Container, Host, Outside
+from netns_fixtures import Container, Host, Outside, Underlay
 from pycni.cli.launcher import compile_package, interpreter, launcher_text, package_parent
 from tests.kernel.agent_lab import AgentHost
 from tests.kernel.agent_load import write_launchers
 from tests.kernel.bridge_lab import Conf, Lab, network
 from tests.kernel.firewall_plugin_lab import Chain
 from tests.kernel.portmap_lab import BRIDGED, PortLab
+from tests.kernel.tunnel_lab import Site
 
 NAMES = (
     *("bridge", "loopback", "host-local", "static", "tuning", "bandwidth", "ptp", "firewall", "portmap"),
@@ -106,5 +107,16 @@ def firewalled(lab: Lab, closing: ExitStack) -> Callable[..., Chain]:
         conf = network(f"net{number}", number, **{"backend": "none", "ipMasq": None, **(net or {})})
         conf["cniVersion"] = "1.0.0" if reference else "1.1.0"
         return Chain(lab, closing, conf, dict(keys), reference)
+
+    return make
+
+
+@pytest.fixture
+def sites(closing: ExitStack, underlay: Callable[..., Underlay]) -> Callable[..., list[Site]]:
+    """Makes hosts on one segment whose tunnels have addresses of *family*."""
+
+    def make(count: int = 2, *, family: int = 4, mtu: int = 1500) -> list[Site]:
+        segment = underlay(count, mtu=mtu)
+        return [Site(segment, host, family, closing) for host in segment.hosts]
 
     return make

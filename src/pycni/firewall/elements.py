@@ -27,7 +27,7 @@ LIST_ELEM = 1
 NESTED = 0x8000
 
 # bytes without padding
-LENGTHS = {"ipv4_addr": 4, "ipv6_addr": 16, "ether_addr": 6, "ifname": 16, "inet_proto": 1, "inet_service": 2}
+LENGTHS = {"ipv4_addr": 4, "ipv6_addr": 16, "ether_addr": 6, "ifname": 16, "inet_proto": 1, "inet_service": 2, "vni": 3}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 VERDICTS = {"jump": -3, "goto": -4}  # NFT_JUMP, NFT_GOTO
@@ -83,6 +83,8 @@ def _bounds(field: str, part: str) -> tuple[bytes, bytes]:
         return pack(">Hxx", int(low)), pack(">Hxx", int(high or low))
     if field == "inet_proto":
         value = bytes((PROTOCOLS[part], 0, 0, 0))
+    elif field == "vni":
+        value = pack(">I", int(part) << 8)
     elif field == "ether_addr":
         value = bytes.fromhex(part.replace(":", "")) + bytes(2)
     else:
@@ -104,6 +106,8 @@ def _fields(types: tuple[str, ...], first: bytes, last: bytes) -> tuple[str, ...
             out.append(low.hex(":"))
         elif field == "inet_proto":
             out.append(PROTOCOL_NAMES.get(low[0], str(low[0])))
+        elif field == "vni":
+            out.append(str(int.from_bytes(low, "big")))
         elif field == "inet_service":
             ports = str(int.from_bytes(low, "big")), str(int.from_bytes(high, "big"))
             out.append("-".join(dict.fromkeys(ports)))

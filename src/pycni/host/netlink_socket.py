@@ -9,9 +9,10 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+from struct import Struct
 
 from pycni.host import netlink
-from pycni.host.netlink import NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP
+from pycni.host.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 RECEIVE_BYTES = 65536
 # An acknowledgement takes about 1 KiB of the default receive buffer of 208 KiB; one that finds no room is dropped.
 BATCH_MESSAGES, BATCH_BYTES = 64, 65536
+UNANSWERED = 100  # messages of a batch of which only failures are told: at worst all
 DUMP_ATTEMPTS = 10
+_FLAGS_AND_SEQUENCE = Struct("=HI")  # of struct nlmsghdr, from its 7th byte
 
 
 class NetlinkSocket:
@@ -67,6 +70,29 @@ class NetlinkSocket:
             error.position = position  # type: ignore[attr-defined]
             raise error
 
+    def attempt(self, requests: Sequence[bytes]) -> dict[int, OSError]:
+        """Send *requests*, each one message, and answer the failures by the number of the request.
+
+        The kernel does not stop at an error. It acknowledges the last of each batch only, so thousands cost half.
+        """
+        failed: dict[int, OSError] = {}
+        for start in range(0, len(requests), UNANSWERED):
+            batch = requests[start : start + UNANSWERED]
+            if self._sequence + len(batch) > 0xFFFFFFFF:
+                self._sequence = 0
+            first, last = self._sequence + 1, self._sequence + len(batch)
+            self._sequence = last
+            data = bytearray(b"".join(batch))
+            at = 0
+            for number, one in enumerate(batch, first):
+                flags = netlink.U16.unpack_from(one, 6)[0] & ~NLM_F_ACK | (NLM_F_ACK if number == last else 0)
+                _FLAGS_AND_SEQUENCE.pack_into(data, at + 6, flags, number)
+                at += len(one)
+            self._socket.send(data)
+            for number, error in self._failures(first, last):
+                failed[start + number - first] = error
+        return failed
+
     def answers(self, question: bytes) -> list[bytes]:
         """The payloads (what follows the header) of the kernel's answers to a get… or list… message.
 
@@ -94,6 +120,18 @@ class NetlinkSocket:
                     if error is not None:
                         failed.setdefault(position, error)
         return min(failed.items(), key=lambda one: one[0]) if failed else None
+
+    def _failures(self, first: int, last: int) -> Iterator[tuple[int, OSError]]:
+        """Sequence number and error of those from *first* to *last* that failed; reads to the answer to *last*."""
+        while True:
+            for sequence, kind, flags, payload in self._receive():
+                if kind != NLMSG_ERROR or not first <= sequence <= last:
+                    continue
+                error = _error(kind, flags, payload)
+                if error is not None:
+                    yield sequence, error
+                if sequence == last:
+                    return
 
     def _ask(self, question: bytes) -> list[bytes] | None:
         """The answers to one question, None if they are incomplete; reads a dump to its end in either case."""
