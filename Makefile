@@ -12,13 +12,17 @@ TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:container
 	/usr/include/stdio.h:libc6-dev zsh:zsh fish:fish systemd-analyze:systemd setpriv:util-linux podman:podman \
 	firewalld:firewalld dbus-daemon:dbus
 
-.PHONY: demo test lint unit etcd kernel overlay lab-tests runtime bench wheel clean help
+.PHONY: demo lab test lint unit etcd kernel overlay lab-tests runtime bench wheel clean help
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
 
 demo: $(VENV)/run ## two containers on a bridge, through the real executables, shown and cleaned up
 	@$(BIN)/python examples/bridge_demo.py
+
+lab: $(VENV)/run ## two hosts with etcd and an overlay: who reaches whom, a picture, and down again
+	@scripts/need etcd:etcd-server
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lab
 
 test: $(VENV)/test ## everything: lint, unit, kernel, runtime and wheel tests
 	$(MAKE) --no-print-directory lint
@@ -47,7 +51,7 @@ $(VENV)/python:
 
 $(VENV)/run: pyproject.toml $(VENV)/python
 	@scripts/need $(RUN_PACKAGES)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fixtures]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fixtures,lab,etcd]'
 	@touch $@
 
 $(VENV)/test: pyproject.toml $(VENV)/python

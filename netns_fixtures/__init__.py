@@ -18,6 +18,7 @@ from .plugin import (
     container_ns,
     etcd,
     host,
+    lab,
     make_etcd,
     make_host,
     make_namespace,
@@ -29,6 +30,7 @@ from .plugin import (
     underlay,
 )
 from .probes import can_ping, can_tcp, can_udp, tcp_peer_seen, udp_peer_seen
+from .pycni_lab import Lab, LabPlace
 from .segment import Underlay
 from .snapshots import Snapshot, assert_unchanged, diff, netns_snapshot, snapshot
 from .uplink import Outside
@@ -42,6 +44,8 @@ __all__ = [
     "Etcd",
     "EtcdMember",
     "Host",
+    "Lab",
+    "LabPlace",
     "Namespace",
     "Outside",
     "Snapshot",
@@ -55,6 +59,7 @@ __all__ = [
     "diff",
     "etcd",
     "host",
+    "lab",
     "make_etcd",
     "make_host",
     "make_namespace",

@@ -118,7 +118,7 @@ class Namespace:
 
         def enter_and_work() -> None:
             try:
-                enter(self.holder.pid, self.kinds)
+                self._enter()
                 results.append(work())
             except BaseException as failure:
                 failures.append(failure)
@@ -129,6 +129,9 @@ class Namespace:
         if failures:
             raise failures[0]
         return results[0]
+
+    def _enter(self) -> None:
+        enter(self.holder.pid, self.kinds)
 
     # -- iproute2 ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from .etcd_server import Etcd
 from .holder import reap_holders
 from .hosts import Container, Host
 from .namespace import Namespace
+from .pycni_lab import Lab, lab_command
 from .segment import Underlay
 from .snapshots import Snapshot, diff
 from .uplink import Outside
@@ -149,6 +150,22 @@ def make_etcd(
 def etcd(make_etcd: Callable[..., Etcd]) -> Etcd:
     """A started etcd of one member on the loopback of a namespace of its own, `etcd.namespace`."""
     return make_etcd()
+
+
+@pytest.fixture
+def lab(closing: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Lab]:
+    """Makes a `Lab` and brings it up: `lab("hosts: {h[1-2]: {containers: {c1: {}}}}")`, or `lab(Path("lab.yaml"))`."""
+    needs("root", "tool:ip", "kernel:bridge", "kernel:veth")
+    if lab_command() is None:
+        pytest.skip("pycni is not installed")
+
+    def make(file: str | Path) -> Lab:
+        made = Lab(file, tmp_path_factory.mktemp("lab"))
+        closing.callback(made.down)
+        made.up()
+        return made
+
+    return make
 
 
 @pytest.fixture

@@ -7,13 +7,15 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pycni.agent.config import DEFAULT_PATH, DEFAULT_SOCKET
 from pycni.cli import capabilities
 from pycni.cli.cache import DEFAULT_CACHE_DIR
+from pycni.cli.cluster_grammar import add_cluster_commands
 from pycni.cli.events import parse_span
 from pycni.cli.failure import USAGE
+from pycni.cli.lab_parser import add_lab_command
 from pycni.cli.launcher import KINDS
 from pycni.cli.networks import DEFAULT_CONF_DIR
 from pycni.cli.runtime import DEFAULT_PLUGIN_DIRS
@@ -27,7 +29,7 @@ TARGET_HELP = (
 )
 EXIT_CODES = (
     (0, "done; for `check`, all is as ADD left it; for `doctor`, nothing to report"),
-    (1, "a plugin, the kernel or the disk refused; for `doctor`, there are warnings"),
+    (1, "a plugin, the kernel or the disk refused; for `doctor`, warnings; for `trace`, something is missing"),
     (2, "the command line is wrong; for `doctor`, there are failures"),
     (3, "no such network, plugin, namespace, container or lease; no agent"),
     (130, "interrupted"),
@@ -41,6 +43,13 @@ class Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         print(f"{self.prog}: error: {message}", file=sys.stderr)
         raise SystemExit(USAGE)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Of a word too many the command's own parser complains, with its usage, not the one of all commands."""
+        given, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return given, unknown
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
@@ -195,13 +204,14 @@ def _add_etcd_command(commands: argparse._SubParsersAction[Parser]) -> None:
             help=f"directory of network configurations (NETCONFPATH, else {DEFAULT_CONF_DIR})",
         )
         _json_option(one)
-    forget.add_argument("node", metavar="HOST", help="its id: what /var/lib/pycni/node says there, and dump shows")
+    forget.add_argument("node", metavar="HOST", help="its name or its id, as `pycni peers` shows them")
     forget.add_argument(
         "--quarantine",
         metavar="SECONDS",
         type=float,
         default=600.0,
-        help="how long it must have been dead before its addresses are given to others (600)",
+        help="how long after its death to free what only a person can vouch for: addresses in networks that are no"
+        " overlay, and in overlays with hosts that have no agent (600)",
     )
 
 
@@ -294,7 +304,9 @@ def build_parser() -> Parser:
     _add_runtime_commands(commands)
     _add_show_commands(commands)
     _add_etcd_command(commands)
+    add_cluster_commands(commands)
     _add_agent_commands(commands)
+    add_lab_command(commands, Parser)
     _add_host_commands(commands)
     return parser
 

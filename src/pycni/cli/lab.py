@@ -1,0 +1,230 @@
+"""`pycni lab`: the verbs over labs, each a few lines over `pycni.lab`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from importlib import import_module, resources
+from typing import Any
+
+from pycni.cli.failure import NOT_FOUND, OK, USAGE, Failure
+from pycni.cli.tables import age, counted, paint, print_table
+from pycni.lab.bringing_up import bring_up, take_down
+from pycni.lab.errors import LabError
+from pycni.lab.faults import faults_in, told
+from pycni.lab.looking import as_json, rows
+from pycni.lab.parsing import read_lab
+from pycni.lab.progress import Progress
+from pycni.lab.running import RunningLab
+from pycni.lab.state import directory_of, names, traces
+
+Handler = Callable[[Namespace], int]
+
+
+def lab(given: Namespace) -> int:
+    """Dispatch to the second word."""
+    if given.lab_command is None:
+        raise Failure("pycni lab: say what: up, ps, exec, down, … (`pycni lab --help`)", exit_code=USAGE)
+    try:
+        return _handler(given.lab_command)(given)
+    except LabError as failure:
+        details = "\n".join(failure.details)
+        raise Failure(
+            failure.message, exit_code=failure.exit_code, details=details, next_step=failure.next_step
+        ) from None
+
+
+def _handler(verb: str) -> Handler:
+    if verb in _VERBS:
+        return _VERBS[verb]
+    if verb == "attach":
+        from pycni.cli.lab_attach import attach
+
+        return attach
+    faults: dict[str, Handler] = import_module("pycni.cli.lab_faults").HANDLERS
+    return faults[verb]
+
+
+def find_lab(given: str | None) -> RunningLab:
+    """The lab that the words mean: a name, a file, or the only one that is up."""
+    if given is None:
+        there = names()
+        if len(there) == 1:
+            return RunningLab.load(there[0])
+        if not there:
+            raise LabError("no lab is up", next_step="`pycni lab up FILE`", exit_code=NOT_FOUND)
+        raise LabError(f"which of the labs: {', '.join(there)}?", exit_code=USAGE)
+    return RunningLab.load(_name_of(given))
+
+
+def _name_of(given: str) -> str:
+    """A file's lab, if it is one; else the words themselves."""
+    return read_lab(given).name if os.sep in given or os.path.isfile(given) else given
+
+
+# -- up and down -------------------------------------------------------------------------------------------------------
+
+
+def _up(given: Namespace) -> int:
+    try:
+        want = read_lab(given.file)
+    except FileNotFoundError:
+        raise Failure(f"there is no file {given.file}", exit_code=NOT_FOUND) from None
+    if given.name:
+        want = want.replace(name=given.name, document={**want.document, "name": given.name})
+    progress = Progress(quiet=given.quiet or given.json)
+    difference = bring_up(want, file=given.file, progress=progress, dry_run=given.dry_run)
+    if given.json:
+        steps = [step.as_dict() for step in difference.steps]
+        told = {"lab": want.name, "fresh": difference.fresh, "anew": difference.reason, "steps": steps}
+        print(json.dumps({**told, "dryRun": given.dry_run, "seconds": round(progress.elapsed_s, 3)}, indent=4))
+    elif given.dry_run:
+        for step in difference.steps:
+            print(step)
+        print(f"{counted(len(difference.steps), 'step')}; nothing was changed")
+    elif difference.steps:
+        means = f"{_mean(progress, 'host')}{_mean(progress, 'container')}"
+        print(f"lab {want.name} is up after {progress.elapsed_s:.1f} s{means}")
+    else:
+        print(f"lab {want.name} is up; nothing was to be done")
+    return OK
+
+
+def _mean(progress: Progress, kind: str) -> str:
+    """The share of one thing in the time that all of its kind took together."""
+    number, seconds = progress.spent.get(kind, (0, 0.0))
+    return f", {1000 * seconds / number:.0f} ms for each of {counted(number, kind)}" if number else ""
+
+
+def _down(given: Namespace) -> int:
+    if given.all and given.lab:
+        raise Failure("say a lab or --all, not both", exit_code=USAGE)
+    gone = [_name_of(given.lab)] if given.lab else traces()
+    if len(gone) > 1 and not given.all:
+        raise Failure(f"which of the labs: {', '.join(gone)}? (--all takes all)", exit_code=USAGE)
+    told = []
+    for name in gone:
+        began = time.monotonic()
+        there = os.path.isdir(directory_of(name))
+        ended = take_down(name)
+        took = time.monotonic() - began
+        told.append({"lab": name, "wasThere": there, "processes": ended, "seconds": round(took, 3)})
+        if not given.json:
+            text = f"is down after {took:.1f} s; ended: {ended} process{'' if ended == 1 else 'es'}"
+            print(f"lab {name} {text}" if there else f"lab {name} is not up")
+    if given.json:
+        print(json.dumps(told, indent=4))
+    elif not gone:
+        print("no lab is up")
+    return OK
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+def _ps(given: Namespace) -> int:
+    labs = [find_lab(given.lab)] if given.lab else [RunningLab.load(name) for name in names()]
+    if given.json:
+        print(json.dumps([as_json(each) for each in labs], indent=4))
+        return OK
+    if not labs:
+        print("no lab is up")
+    for number, each in enumerate(labs):
+        if number:
+            print()
+        print(
+            paint(
+                f"{each.name}: {each.phase} for {age(time.time() - each.state['created'])}, {each.state['file']}",
+                "bold",
+                sys.stdout,
+            )
+        )
+        print_table(("HOST", "CONTAINER", "NETWORK", "ADDRESSES", "STATE"), rows(each))
+        for fault in faults_in(each.state):
+            print(f"fault: {told(fault)}")
+    return OK
+
+
+def _inspect(given: Namespace) -> int:
+    print(json.dumps({**as_json(find_lab(given.lab)), "faults": find_lab(given.lab).state.get("faults", [])}, indent=4))
+    return OK
+
+
+def _logs(given: Namespace) -> int:
+    path = find_lab(given.lab).log(given.of)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            while True:
+                text = file.read()
+                sys.stdout.write(text)
+                sys.stdout.flush()
+                if not given.follow or not os.path.exists(path):
+                    return OK
+                time.sleep(0.1)
+    except FileNotFoundError:
+        raise Failure(f"{given.of} has written nothing", exit_code=NOT_FOUND) from None
+
+
+def _save(given: Namespace) -> int:
+    from pycni.lab.saving import save
+
+    found = find_lab(given.lab)
+    path = given.output or f"{found.name}.tar.gz"
+    entries = save(found, path)
+    print(
+        json.dumps({"file": os.path.abspath(path), "entries": entries}, indent=4)
+        if given.json
+        else f"{path}: {counted(len(entries), 'file')}"
+    )
+    return OK
+
+
+def _schema(given: Namespace) -> int:
+    print(resources.files("pycni.lab").joinpath("schema.json").read_text(encoding="utf-8"), end="")
+    return OK
+
+
+# -- programs ----------------------------------------------------------------------------------------------------------
+
+
+def _exec(given: Namespace) -> int:
+    argv = list(given.argv)  # argparse leaves everything behind the first word as it is
+    if argv[:1] == ["--lab"] and len(argv) > 1:
+        given.lab, argv = argv[1], argv[2:]
+    if argv[:1] == ["--"]:
+        del argv[0]
+    if not argv or argv[0].startswith("-"):
+        raise Failure("pycni lab exec: say what to run: exec HOST[/CONTAINER] -- COMMAND", exit_code=USAGE)
+    return _become(given, argv, {})
+
+
+def _shell(given: Namespace) -> int:
+    return _become(given, ["/bin/sh", "-i"], {"PS1": f"{given.where}# ", "HISTFILE": ""})
+
+
+def _become(given: Namespace, argv: list[str], more: dict[str, str]) -> int:
+    """Turn into the program: its exit code, signals and terminal are then its own."""
+    found = find_lab(given.lab)
+    host, _, container = given.where.partition("/")
+    command = found.argv(host, container or None, argv)
+    sys.stdout.flush()
+    os.execve(command[0], command, found.environment(more))
+    raise AssertionError("execve returns only by an exception")
+
+
+_VERBS: dict[str, Handler] = {
+    "up": _up,
+    "down": _down,
+    "ps": _ps,
+    "inspect": _inspect,
+    "logs": _logs,
+    "save": _save,
+    "schema": _schema,
+    "exec": _exec,
+    "shell": _shell,
+}
+HANDLERS: dict[str, Any] = {"lab": lab}

@@ -1,0 +1,86 @@
+"""`pycni lab test`: scenarios on labs of their own or on one that is up, with reports and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from functools import partial
+
+from pycni.cli.failure import FAILED, OK, unwritable
+from pycni.cli.lab import find_lab
+from pycni.cli.tables import printable, width_of
+from pycni.lab.bringing_up import bring_up, take_down
+from pycni.lab.errors import USAGE, LabError
+from pycni.lab.progress import Progress
+from pycni.lab.report import Report, junit_xml
+from pycni.lab.running import RunningLab, read_state
+from pycni.lab.scenario import Scenario
+from pycni.lab.scenario_file import read_scenario
+from pycni.lab.scenario_run import run_scenario
+
+
+def test(given: Namespace) -> int:
+    """All files are read before the first lab is touched: an error in the last one is not found out after minutes."""
+    scenarios = [(path, read_scenario(path)) for path in given.scenario]
+    for path, scenario in scenarios:
+        if scenario.lab is None and not given.lab:
+            raise LabError(f"{path} names no lab", next_step="--lab NAME of one that is up", exit_code=USAGE)
+    stream = sys.stderr if given.json else sys.stdout
+    reports = []
+    for path, scenario in scenarios:
+        reports.append(_run(given, path, scenario, Progress(stream)))
+    told = {"passed": all(each.passed for each in reports), "scenarios": [each.as_json() for each in reports]}
+    text = json.dumps(told, indent=4, ensure_ascii=False)
+    if given.junit:
+        _write(given.junit, junit_xml(reports))
+    if given.report:
+        _write(given.report, text + "\n")
+    if given.json:
+        print(text)
+    return OK if told["passed"] else FAILED
+
+
+def _run(given: Namespace, path: str, scenario: Scenario, progress: Progress) -> Report:
+    if given.lab:
+        return _carried_out(given, path, scenario, find_lab(given.lab), progress)
+    assert scenario.lab is not None
+    want = scenario.lab
+    if given.name:
+        want = want.replace(name=given.name, document={**want.document, "name": given.name})
+    own = read_state(want.name) is None
+    progress.say(f"{scenario.name}: lab {want.name} {'is brought up' if own else 'is up already'}")
+    try:
+        try:
+            bring_up(want, file=path, progress=Progress(progress.stream, quiet=True))
+        except (LabError, OSError):
+            own = False  # it has cleaned up itself; what is there now is somebody else's
+            raise
+        return _carried_out(given, path, scenario, RunningLab.load(want.name), progress)
+    finally:
+        if own and not given.keep:
+            take_down(want.name)
+
+
+def _carried_out(given: Namespace, path: str, scenario: Scenario, lab: RunningLab, progress: Progress) -> Report:
+    report = run_scenario(
+        lab, scenario, path=path, keep_going=given.keep_going, say=progress.say, waiting=partial(_wait, progress)
+    )
+    progress.say(f"{scenario.name}: {report.summary}")
+    return report
+
+
+def _wait(progress: Progress, text: str) -> None:
+    """On a terminal, in the line that the next one takes the place of: what is waited for."""
+    width = width_of(progress.stream)
+    if width is not None:
+        progress.stream.write(f"\r\x1b[K{printable(text)[: width - 1]}")
+        progress.stream.flush()
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as failure:
+        raise unwritable(path, failure) from failure

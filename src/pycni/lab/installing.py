@@ -1,0 +1,48 @@
+"""The plugins' executables, made by `pycni install` on one host: their directory is the same on all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+
+from pycni.lab.daemons import PYCNI, package_environment
+from pycni.lab.errors import LabError
+from pycni.lab.hosts import disk
+from pycni.lab.running import PLUGIN_DIR, RunningLab
+
+
+class Installation:
+    """It takes half a second, a compiler's, in which etcd and the agents can start."""
+
+    def __init__(self, lab: RunningLab) -> None:
+        self._lab = lab
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = tempfile.TemporaryFile()
+
+    def begin(self) -> None:
+        """Start it on the first host, unless the executables are there."""
+        if self._process is not None or os.path.exists(os.path.join(disk(self._lab), "bin", "pycni-bridge")):
+            return
+        host = next((each.name for each in self._lab.hosts.values() if each.holder.alive()), None)
+        if host is not None:
+            argv = self._lab.argv(host, None, [*PYCNI, "install", "--bin-dir", PLUGIN_DIR, "--no-conf"])
+            environment = self._lab.environment(package_environment())
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, env=environment,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def finish(self) -> None:
+        """Wait for it; LabError with what it said where it failed."""
+        if self._process is not None and self._process.wait():
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace").splitlines()
+            raise LabError("the plugins' executables cannot be made", said)
+
+    def end(self) -> None:
+        """Whatever became of it, it runs no more."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
