@@ -172,4 +172,4 @@ def test_two_labs_of_the_same_file_are_two(up: LabCommand, make_lab: Callable[[]
     assert set(other.ps()) == {"h1", "h3"}
     assert other.reaches("h1", "h3") and not other.reaches("h1", "192.0.2.77")
     ambiguous = up.run("logs", "h1", rc=2)
-    assert "which of the labs" in ambiguous.stderr
+    assert "which of the labs" in ambiguous.stderr and "--lab NAME" in ambiguous.stderr

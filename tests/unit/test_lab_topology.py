@@ -6,6 +6,8 @@ import copy
 import json
 import sys
 from importlib import resources
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from pycni.cli import main
 from pycni.lab.errors import LabError
-from pycni.lab.parsing import parse_lab
+from pycni.lab.parsing import parse_lab, read_lab
 from pycni.lab.ports import PortSpec, parse_port
 from pycni.lab.topology import Lab, LinkSpec
 
@@ -117,6 +119,22 @@ def test_merged_keys() -> None:
     """Anchors and << are understood, for they are what long files are written with."""
     found = lab("hosts:\n  h1: &h {agent: false, sysctls: {net.core.somaxconn: 1}}\n  h2: {<<: *h, agent: true}")
     assert (found.hosts[1].agent, found.hosts[1].sysctls) == (True, (("net.core.somaxconn", "1"),))
+
+
+def test_aliases_of_aliases_are_bounded() -> None:
+    """Seven lines can stand for millions of values; that is told at once, and an alias inside of itself has an end."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in pairwise("abcdefgh")]
+    assert problems("\n".join(lines)) == ["lab.yaml:1: more than 100000 values, aliases written out"]
+    assert any("has no end" in each for each in problems("hosts: &h {h1: *h}"))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """Missing, and a directory: each in words."""
+    with pytest.raises(LabError, match="there is no file"):
+        read_lab(str(tmp_path / "lab.yaml"))
+    with pytest.raises(LabError, match="cannot be read: Is a directory"):
+        read_lab(str(tmp_path))
 
 
 def test_without_yaml_there_is_a_way_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,23 +57,29 @@ def find_lab(given: str | None) -> RunningLab:
             return RunningLab.load(there[0])
         if not there:
             raise LabError("no lab is up", next_step="`pycni lab up FILE`", exit_code=NOT_FOUND)
-        raise LabError(f"which of the labs: {', '.join(there)}?", exit_code=USAGE)
+        hint = "say its name; beside HOST or a fault by `--lab NAME`"
+        raise LabError(f"which of the labs: {', '.join(there)}?", next_step=hint, exit_code=USAGE)
     return RunningLab.load(_name_of(given))
 
 
 def _name_of(given: str) -> str:
-    """A file's lab, if it is one; else the words themselves."""
-    return read_lab(given).name if os.sep in given or os.path.isfile(given) else given
+    """The lab that was brought up from a file, under whatever name, or that the file describes; else the words
+    themselves."""
+    if os.sep not in given and not os.path.isfile(given):
+        return given
+    from_it = [name for name in names() if _is_of(name, os.path.abspath(given))]
+    return from_it[0] if len(from_it) == 1 else read_lab(given).name
+
+
+def _is_of(name: str, path: str) -> bool:
+    return os.path.abspath(str(RunningLab.load(name).state["file"])) == path
 
 
 # -- up and down -------------------------------------------------------------------------------------------------------
 
 
 def _up(given: Namespace) -> int:
-    try:
-        want = read_lab(given.file)
-    except FileNotFoundError:
-        raise Failure(f"there is no file {given.file}", exit_code=NOT_FOUND) from None
+    want = read_lab(given.file)
     if given.name:
         want = want.replace(name=given.name, document={**want.document, "name": given.name})
     progress = Progress(quiet=given.quiet or given.json)
@@ -105,7 +111,8 @@ def _down(given: Namespace) -> int:
         raise Failure("say a lab or --all, not both", exit_code=USAGE)
     gone = [_name_of(given.lab)] if given.lab else traces()
     if len(gone) > 1 and not given.all:
-        raise Failure(f"which of the labs: {', '.join(gone)}? (--all takes all)", exit_code=USAGE)
+        hint = "say its name, or --all"
+        raise Failure(f"which of the labs: {', '.join(gone)}?", next_step=hint, exit_code=USAGE)
     told = []
     for name in gone:
         began = time.monotonic()
@@ -155,7 +162,8 @@ def _inspect(given: Namespace) -> int:
 
 
 def _logs(given: Namespace) -> int:
-    path = find_lab(given.lab).log(given.of)
+    found = find_lab(given.lab)
+    path = found.log(given.of)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             while True:
@@ -166,7 +174,10 @@ def _logs(given: Namespace) -> int:
                     return OK
                 time.sleep(0.1)
     except FileNotFoundError:
-        raise Failure(f"{given.of} has written nothing", exit_code=NOT_FOUND) from None
+        host, _, container = given.of.partition("/")
+        no_command = container and found.container(host, container).process is None
+        silent = "has no command that could write" if no_command else "has written nothing"
+        raise Failure(f"{given.of} {silent}", exit_code=NOT_FOUND) from None
 
 
 def _save(given: Namespace) -> int:

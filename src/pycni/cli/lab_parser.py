@@ -69,4 +69,4 @@ def _add_programs(verbs: Any) -> None:
     shell = verbs.add_parser("shell", help="a shell on a host or in a container")
     shell.add_argument("where", metavar="HOST[/CONTAINER]", help="h1, or h1/web")
     lab_option(shell)
-    verbs.add_parser("attach", help="what a lab runs on each of its hosts; not for people")
+    verbs.add_parser("attach")  # what a lab runs on each of its hosts: without help it is not listed

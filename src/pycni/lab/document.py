@@ -20,6 +20,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _WORDS: dict[str, Scalar] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _NUMBERED = re.compile(r"(?P<before>[^\[\]]*)\[(?P<first>[0-9]+)-(?P<last>[0-9]+)\](?P<after>[^\[\]]*)\Z")
 MOST_NUMBERED = 1000
+MOST_VALUES = 100_000  # seven lines of aliases to aliases can stand for millions
 LAB_FORMAT = "`pycni lab schema` prints the format as JSON schema; docs/lab.md explains it"
 
 
@@ -87,6 +88,9 @@ def load(text: str, path: str) -> Node:
         problems.check()
     if root is None:
         return Node({}, 1, "")
+    if _size(root, {}) > MOST_VALUES:
+        problems.add(Node(None, 1, ""), f"more than {MOST_VALUES} values, aliases written out")
+        problems.check()
     node = _converted(root, "", problems, ())
     problems.check()
     return node
@@ -100,6 +104,16 @@ def _yaml() -> Any:
             "labs are described in YAML, and PyYAML is not installed", next_step="pip install 'pycni[lab]'"
         ) from None
     return yaml
+
+
+def _size(raw: Any, known: dict[int, int]) -> int:
+    """How many values *raw* stands for; an alias inside of what it stands for counts once."""
+    if id(raw) not in known:
+        known[id(raw)] = 1
+        parts = [] if raw.id == "scalar" else raw.value
+        pairs = parts if raw.id == "mapping" else zip(parts)
+        known[id(raw)] = 1 + sum(_size(part, known) for pair in pairs for part in pair)
+    return known[id(raw)]
 
 
 def _converted(raw: Any, where: str, problems: Problems, above: tuple[int, ...]) -> Node:

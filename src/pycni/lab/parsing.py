@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pycni.lab.document import Fields, Node, Problems, load
+from pycni.lab.errors import NOT_FOUND, USAGE, LabError
 from pycni.lab.parsing_containers import Containers, check_ports
 from pycni.lab.parsing_underlay import Prefixes, Underlay, read_network
 from pycni.lab.state import NAME, NAME_WORDS
@@ -20,9 +21,14 @@ FORWARDING = (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"
 
 
 def read_lab(path: str) -> Lab:
-    """The lab in the file *path*. LabError with every error and its line; OSError where it cannot be read."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read()
+    """The lab in the file *path*. LabError with every error and its line, and where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except FileNotFoundError:
+        raise LabError(f"there is no file {path}", exit_code=NOT_FOUND) from None
+    except OSError as failure:
+        raise LabError(f"{path} cannot be read: {failure.strerror}", exit_code=USAGE) from None
     stem = os.path.basename(path).split(".")[0].lower().replace("_", "-")
     return parse_lab(text, path, default_name=stem, directory=os.path.dirname(os.path.abspath(path)))
 
