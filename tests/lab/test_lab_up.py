@@ -95,6 +95,8 @@ def test_each_host_has_directories_of_its_own(up: LabCommand) -> None:
         up.exec("h1", "touch", path)
         assert not os.path.exists(path)
         up.exec("h2", "test", "!", "-e", path)
+    for host in ("h1", "h2"):  # but pycni is installed on all of them
+        assert "in /run/cni-bin" in up.exec(host, "pycni", "doctor", rc=None)
 
 
 def test_containers_are_attached_by_the_real_executables(up: LabCommand) -> None:

@@ -1,15 +1,21 @@
-"""The plugins' executables, made by `pycni install` on one host: their directory is the same on all."""
+"""The plugins' executables, made by `pycni install` on one host: their directory is the same on all.
+
+What `pycni install` notes is each host's own file, so it is copied: `pycni doctor` and `uninstall` go by it.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 
 from pycni.lab.daemons import PYCNI, package_environment
 from pycni.lab.errors import LabError
-from pycni.lab.hosts import disk
+from pycni.lab.hosts import disk, machine_directory
 from pycni.lab.running import PLUGIN_DIR, RunningLab
+
+NOTED = "var-lib/pycni/install.json"
 
 
 class Installation:
@@ -39,6 +45,15 @@ class Installation:
             self._said.seek(0)
             said = self._said.read().decode(errors="replace").splitlines()
             raise LabError("the plugins' executables cannot be made", said)
+        self._share_notes()
+
+    def _share_notes(self) -> None:
+        paths = [os.path.join(machine_directory(self._lab, name), NOTED) for name in self._lab.hosts]
+        noted = next(filter(os.path.exists, paths), None)
+        for path in paths:
+            if noted is not None and not os.path.exists(path):
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                shutil.copy2(noted, path)
 
     def end(self) -> None:
         """Whatever became of it, it runs no more."""
