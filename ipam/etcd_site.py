@@ -10,7 +10,7 @@ from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code
 from pycni.etcd.claims import AlreadyHeld, Claimed, Fenced, Taker, claim, give_back
 from pycni.etcd.connect import open_client
-from pycni.etcd.records import Held, OwnBlocks, OwnEndpoint
+from pycni.etcd.records import OwnEndpoint
 from pycni.etcd.schema import Keys
 from pycni.ipam.etcd_conf import parse_etcd
 from pycni.ipam.etcd_pending import finish
@@ -86,7 +86,7 @@ class Site:
         call = self.call
         for _ in range(3):
             taker = Taker(self.node, self.state.fence(), self.network, call.container_id, call.ifname, own)
-            outcome = claim(client, self.keys, taker, wants)
+            outcome = claim(client, self.keys, taker, wants, mac_of=self.settings.mac_of)
             if isinstance(outcome, Claimed):
                 return outcome.ips
             if isinstance(outcome, AlreadyHeld):
@@ -105,30 +105,12 @@ class Site:
 
     def return_home(self, client: Client, fenced: Fenced) -> None:
         """The host was declared dead meanwhile: keep what is still ours, in every network, and forget the rest."""
-        from pycni.etcd.nodes import mark_anew
+        from pycni.ipam.etcd_return import return_home
 
-        kept = {kv.key: kv for kv in mark_anew(client, self.keys, self.node, fenced.revision)}
-        lost = []
-        with self.store.transaction():
-            mine = [each for each in self.store.leases.all() if each.data_dir == self.settings.pool]
-            blocks = {name: self._kept_blocks(kept, name) for name in {each.network for each in mine} | {self.network}}
-            for network, held in blocks.items():
-                if self.state.blocks(network).blocks:
-                    self.state.set_blocks(network, held)
-            for lease in mine:
-                key = self.keys.own_endpoint(self.node, lease.network, lease.container_id, lease.ifname)
-                pool = self.store.leases.pool(lease.data_dir, lease.network)
-                inside = any(lease.address in block for block in blocks[lease.network].blocks)
-                if key not in kept and not inside and pool is not None:
-                    pool.release([lease])
-                    lost.append(f"{lease.address} of {lease.container_id}")
-        self.state.set_fence(fenced.revision)
+        networks = (self.network,)
+        lost = return_home(client, self.keys, self.state, self.store, fence=fenced.revision, networks=networks)
         told = f"lost {', '.join(lost)}" if lost else "lost nothing"
         print(f"pycni: this host ({self.node}) was declared dead in {self.keys.prefix}: {told}", file=sys.stderr)
-
-    def _kept_blocks(self, kept: dict[str, KeyValue], network: str) -> Held:
-        found = kept.get(self.keys.own_blocks(self.node, network))
-        return Held() if found is None else Held(OwnBlocks.parse(found.value, found.key).networks, found.mod_revision)
 
     def broken(self, why: str) -> CniError:
         """CHECK's answer where an address is not the attachment's any more."""

@@ -3,6 +3,7 @@
 - `node`: the host's id, drawn once. Not its name or address: those change, and are copied with a disk image.
 - `<cluster>/fence`: the revision of the last fence (pycni.etcd.nodes) that this host has seen.
 - `<cluster>/blocks-<network>`: the blocks that this host has in a network, where it has blocks.
+- `<cluster>/overlay-<network>`: how this host takes part in an overlay network (pycni.plugins.overlay.site).
 - `<cluster>/pending/*`: what has to be given back as soon as etcd answers, one file each, written before the call that
   could not do it is answered.
 - `<cluster>/locks/*`: held while a call works on one attachment.
@@ -23,6 +24,9 @@ from pycni.etcd.records import Held
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+_OVERLAY = "overlay-"
 
 
 class Pending(Value):
@@ -82,6 +86,25 @@ class HostState:
         told = {"blocks": list(map(str, held.blocks)), "revision": held.revision}
         self._put(f"blocks-{network}", json_text.dumps(told))
 
+    def overlay(self, network: str) -> str:
+        return _read(f"{self.directory}/{_OVERLAY}{network}")
+
+    def set_overlay(self, network: str, text: str) -> None:
+        self._put(f"{_OVERLAY}{network}", text)
+
+    def drop_overlay(self, network: str) -> None:
+        _unlink(f"{self.directory}/{_OVERLAY}{network}")
+
+    @staticmethod
+    def overlays(directory: str) -> list[tuple[str, str]]:
+        """The name of every overlay network, of all clusters, and what was kept of it."""
+        found = []
+        for cluster in _names(f"{directory}/etcd"):
+            folder = f"{directory}/etcd/{cluster}"
+            names = sorted(name for name in _names(folder) if name.startswith(_OVERLAY))
+            found += [(name[len(_OVERLAY) :], _read(f"{folder}/{name}")) for name in names]
+        return found
+
     def lock(self, owner: str) -> OwnerLock:
         """`with state.lock(owner)`: alone with this attachment, among all processes and threads of the host."""
         return OwnerLock(self._path(f"locks/{sha256_hex(owner.encode('utf-8', 'surrogateescape'))[:32]}"))
@@ -107,10 +130,7 @@ class HostState:
         return latest
 
     def forget(self, name: str) -> None:
-        try:
-            os.unlink(f"{self.directory}/pending/{name}")
-        except FileNotFoundError:
-            pass
+        _unlink(f"{self.directory}/pending/{name}")
 
     def _put(self, name: str, text: str) -> None:
         path = self._path(name)
@@ -183,6 +203,13 @@ def _names(folder: str) -> list[str]:
         return os.listdir(folder)
     except FileNotFoundError:
         return []
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def _read(path: str) -> str:

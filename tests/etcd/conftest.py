@@ -7,6 +7,7 @@ the tests goes there for their duration, and every etcd listens on its loopback.
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import os
 import threading
@@ -17,6 +18,8 @@ import pytest
 
 from netns_fixtures import Etcd, Namespace, needs
 from pycni.etcd import hints
+from tests.etcd.cluster_hosts import Hosts, make_hosts
+from tests.etcd.place import conf_of, gateway_client
 
 CLONE_NEWNET = 0x40000000
 _numbers = itertools.count(1)
@@ -80,6 +83,13 @@ def trio(_trio: Etcd) -> Etcd:
 @pytest.fixture
 def prefix() -> str:
     return f"/pycni/test{next(_numbers)}"
+
+
+@pytest.fixture
+def hosts(shared: Etcd, prefix: str) -> Iterator[Hosts]:
+    """`hosts(3)`: hosts of an overlay network as etcd sees them."""
+    with gateway_client(conf_of(shared)) as client:
+        yield functools.partial(make_hosts, client, prefix)
 
 
 @pytest.fixture

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from netns_fixtures import Etcd
 from pycni.cni.conf import Keys
 from pycni.etcd.client import Client
 from pycni.etcd.conf import EtcdConf
+from pycni.etcd.failure import Unreachable
 from pycni.etcd.gateway import Gateway
+from pycni.etcd.requests import Answer, Request
 
 
 def keys_of(etcd: Etcd, *, certificate: str = "host1", **more: Any) -> dict[str, Any]:
@@ -35,3 +38,17 @@ def grpc_client(conf: EtcdConf) -> Client:
 
 
 TRANSPORTS = {"gateway": gateway_client, "grpc": grpc_client}
+
+
+def lossy_client(conf: EtcdConf, lost: tuple[int, ...]) -> Client:
+    """A client whose requests of the numbers *lost* (from 1) are carried out, and answered into the void."""
+    number = itertools.count(1)
+
+    class Lossy(Gateway):
+        def call(self, method: str, body: Request, timeout_s: float) -> Answer:
+            answer = super().call(method, body, timeout_s)
+            if next(number) in lost:
+                raise Unreachable("the answer was lost")
+            return answer
+
+    return Client(conf, [Lossy(endpoint, conf) for endpoint in conf.endpoints])

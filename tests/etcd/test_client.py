@@ -172,14 +172,16 @@ def test_user_and_password(transport: str, cluster: Callable[..., Etcd]) -> None
     switch_authentication_on(member, {"host1": "secret"}, {"host1": ["reader"]})
     conf = conf_of(etcd, user="host1", password="secret")
     with TRANSPORTS[transport](conf) as client:
-        assert put_new(client, "/pycni/a", b"1")
+        client.patience_s = 10.0  # a token takes etcd some time on a busy machine
+        assert put_new(client, "/pycni/a", b"1", timeout_s=10.0)
         etcd.stop()
         etcd.start()
-        assert put_new(client, "/pycni/b", b"1")
+        assert put_new(client, "/pycni/b", b"1", timeout_s=10.0)
         with pytest.raises(CniError, match="permission denied") as failure:
             client.get("/other")
         assert failure.value.code == Code.INVALID_CONFIG
     with TRANSPORTS[transport](conf.replace(password="wrong")) as client:
+        client.patience_s = 10.0
         with pytest.raises(CniError, match="invalid user ID or password") as failure:
             client.get("/pycni/a")
         assert failure.value.code == Code.INVALID_CONFIG

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +78,14 @@ def test_two_hosts_one_subnet(world: tuple[Etcd, list[AgentHost]]) -> None:
     assert "KIND" in alone.pycni("etcd", "dump", "shared").stdout
     assert alone.json("etcd", "check", "shared")["problems"] == []
     assert "12 records below /pycni/lab, 0 problems" in alone.pycni("etcd", "check", "shared").stdout
+    node = served.host.run(["cat", "/var/lib/pycni/node"]).stdout.strip()
+    leak = f"/pycni/lab/v1/own/{node}/ep/shared/lost/eth0"
+    record = b64encode(b'{"v": 1, "id": "x", "ips": ["10.1.0.9"], "created": 5.0}').decode()
+    etcd.members[0].post("/v3/kv/put", {"key": b64encode(leak.encode()).decode(), "value": record})
+    told = served.pycni("etcd", "check", "shared", rc=1).stdout
+    assert f"{leak}: this host took 10.1.0.9 and knows nothing of it: `pycni gc` gives it back" in told
+    assert "knows nothing" not in alone.pycni("etcd", "check", "shared", rc=1).stdout
+    etcd.members[0].post("/v3/kv/deleterange", {"key": b64encode(leak.encode()).decode()})
 
     etcd.stop()
     # At the same time, since every one waits for etcd as long as it may.
@@ -95,7 +104,6 @@ def test_two_hosts_one_subnet(world: tuple[Etcd, list[AgentHost]]) -> None:
     ping(served.host.containers["c1"], "10.1.0.1")
     assert "does not answer" in alone.pycni("etcd", "dump", "shared", rc=1).stderr
     etcd.start()
-    node = served.host.run(["cat", "/var/lib/pycni/node"]).stdout.strip()
     wait_until(lambda: not owned(served, node, "c0"), 10.0, "the agent gave back what it owed")
     assert owned(served, node, "c1")
     assert "1 attachment still to be given back" in alone.pycni("etcd", "check", "shared", rc=1).stdout

@@ -10,7 +10,8 @@ import pytest
 from netns_fixtures import Container, Etcd
 from pycni.cni.errors import CniError, Code
 from pycni.etcd import requests
-from pycni.etcd.nodes import declare_dead, free
+from pycni.etcd.client import Client
+from pycni.etcd.nodes import Freed, declare_dead, free_behind_barrier
 from pycni.etcd.schema import Keys
 from tests.etcd.ipam_calls import NETWORK, HostCalls
 
@@ -180,13 +181,16 @@ def test_host_that_was_declared_dead_returns(hosts: list[HostCalls]) -> None:
     host.ipam = other.ipam = {"subnet": "10.1.0.0/29"}
     (first,) = host.add("c1")
     keys = Keys(host.prefix)
+
+    def freed(client: Client) -> int:
+        return free_behind_barrier(client, keys, host.node, now=9.0, quarantine_s=5.0).count
+
     with host.client() as client:
         declare_dead(client, keys, host.node, by="test", now=1.0)
-        with pytest.raises(CniError, match="declared dead 4 s ago") as failure:
-            free(client, keys, host.node, now=5.0, quarantine_s=5.0)
-        assert failure.value.code == Code.TRY_AGAIN
-        assert free(client, keys, host.node, now=9.0, quarantine_s=5.0) == 1
-        assert free(client, keys, host.node, now=9.0, quarantine_s=5.0) == 0
+        assert free_behind_barrier(client, keys, host.node, now=5.0, quarantine_s=5.0) == Freed(quarantine_s=1.0)
+        assert free_behind_barrier(client, keys, host.node, now=5.0) == Freed(quarantine_s=None)
+        assert freed(client) == 1
+        assert freed(client) == 0
     assert other.add("c2", args=f"IP={first.partition('/')[0]}") == [first]
     (second,) = host.add("c3")
     assert second != first
@@ -195,11 +199,11 @@ def test_host_that_was_declared_dead_returns(hosts: list[HostCalls]) -> None:
         host.check("c1")
     host.check("c3")
     with host.client() as client:
-        assert free(client, keys, host.node, now=9.0, quarantine_s=5.0) == 0, "what it took since belongs to it"
+        assert freed(client) == 0, "what it took since belongs to it"
         declare_dead(client, keys, host.node, by="test", now=2.0)
     host.add("c4")
     with host.client() as client:
-        assert free(client, keys, host.node, now=9.0, quarantine_s=5.0) == 0, "it was back before anything was freed"
+        assert freed(client) == 0, "it was back before anything was freed"
     host.check("c3")
     host.delete("c1")
     other.check("c2")

@@ -12,7 +12,7 @@ import pytest
 from netns_fixtures import Etcd
 from pycni.cni.errors import CniError, Code
 from pycni.etcd.client import Client
-from pycni.etcd.nodes import declare_dead, free
+from pycni.etcd.nodes import declare_dead, free_behind_barrier
 from pycni.etcd.schema import Keys
 from tests.etcd.ipam_calls import HostCalls
 
@@ -111,7 +111,7 @@ def test_host_that_was_declared_dead_returns(shared: Etcd, prefix: str, tmp_path
     ips = [host.add(f"c{at}", netns=LIVE)[0] for at in range(5)]
     with host.client() as client:
         declare_dead(client, Keys(prefix), host.node, by="test", now=1.0)
-        assert free(client, Keys(prefix), host.node, now=9.0, quarantine_s=5.0) == 1
+        assert free_behind_barrier(client, Keys(prefix), host.node, now=9.0, quarantine_s=5.0).count == 1
     taken = [other.add(f"d{at}", netns=LIVE)[0] for at in range(6)]
     assert set(ips) & set(taken)
     with pytest.raises(CniError, match="no block is free"):

@@ -71,7 +71,7 @@ def test_answer_that_was_lost(shared: Etcd, prefix: str, tmp_path: Path, monkeyp
     assert sent[0] == 2
     assert len(host.in_etcd()) == 2
     lose[0] = 1 << 30
-    with pytest.raises(CniError, match="the answer was lost") as failure:
+    with pytest.raises(CniError, match="etcd does not answer") as failure:
         host.add("c2")
     assert failure.value.code == Code.TRY_AGAIN
     lose[0] = 0
@@ -158,6 +158,7 @@ def test_members_stop_under_load(trio: Etcd, prefix: str, tmp_path: Path, monkey
     assert problems == []
     assert {failure.code for failure in failures} <= {Code.TRY_AGAIN}
     assert len(living) > 3
+    etcd.start()  # none ended: this waits until all of them have a leader again
     for host in hosts:
         host.add("last")
         host.gc([*((name, "eth0") for name in living.values()), ("last", "eth0")])

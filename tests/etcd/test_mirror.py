@@ -1,27 +1,23 @@
-"""The resident half: watches, mirrors, leases, a host's presence, networks. Over the etcd3 package, as in the agent."""
+"""Mirrors and the watches under them: whatever happens to etcd, they come to hold what it holds."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from netns_fixtures import Etcd, wait_until
+from netns_fixtures import Etcd, Namespace, needs, wait_until
 from netns_fixtures.etcd_admin import add_role, compact, leader, switch_authentication_on
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError
 from pycni.etcd import mirror as mirror_module
 from pycni.etcd import requests
 from pycni.etcd.client import Client
 from pycni.etcd.failure import Unreachable
-from pycni.etcd.lease import Keeper
+from pycni.etcd.grpc_endpoint import GrpcEndpoint
 from pycni.etcd.mirror import Mirror
-from pycni.etcd.networks import make_network, remove_network
-from pycni.etcd.nodes import declare_dead
-from pycni.etcd.presence import announce
-from pycni.etcd.records import NetworkRecord, Node
 from pycni.etcd.schema import Keys
 from tests.etcd.place import conf_of, grpc_client
 
@@ -40,9 +36,9 @@ def put(client: Client, key: str, value: bytes = b"x", timeout_s: float = 8.0) -
 class Seen:
     """A mirror and what it said."""
 
-    def __init__(self, client: Client, prefix: str, mirrors: ExitStack) -> None:
+    def __init__(self, client: Client, prefix: str, mirrors: ExitStack, end: str = "") -> None:
         self.changes: list[frozenset[str]] = []
-        self.mirror = Mirror(client, prefix, self.changes.append)
+        self.mirror = Mirror(client, prefix, self.changes.append, end)
         self.mirror.start()
         mirrors.callback(self.mirror.stop)
         wait_until(self.mirror.synced.is_set, 5.0, "the first reading")
@@ -158,97 +154,132 @@ def test_mirror_with_authentication(cluster: Callable[..., Etcd], mirrors: ExitS
         mirrors.close()
 
 
-def test_lease_is_kept(shared: Etcd, prefix: str) -> None:
-    """The key stays beyond the lease's time, comes back when somebody revokes the lease, and goes with the keeper."""
-    told: list[bool] = []
-    with grpc_client(conf_of(shared)) as client:
-        keeper = Keeper(
-            client,
-            2,
-            lambda each, lease: put_under(each, f"{prefix}/me", lease),
-            lambda held, reason: told.append(held),
-        )
-        keeper.start()
-        wait_until(lambda: keeper.held, 5.0)
-        first = keeper.lease
-        client.revoke(first)
-        assert client.get(f"{prefix}/me") is None
-        wait_until(lambda: keeper.lease not in (0, first) and keeper.held, 5.0, "a new lease")
-        assert client.get(f"{prefix}/me") is not None
-        until = time.monotonic() + 2.6
-        wait_until(lambda: time.monotonic() > until or client.get(f"{prefix}/me") is None, 5.0)
-        assert client.get(f"{prefix}/me") is not None
-        keeper.stop()
-        assert client.get(f"{prefix}/me") is None
-        assert told == [True, False, True]
-
-
-def put_under(client: Client, key: str, lease: int) -> None:
-    client.txn(requests.txn([], [requests.put(key, b"x", lease)]))
-
-
-def test_presence(shared: Etcd, prefix: str) -> None:
-    """A host's record and addresses under its lease; two machines with one id, or one address, are refused, and a host
-    that is there cannot be declared dead."""
+def test_mirror_of_a_range(shared: Etcd, prefix: str, mirrors: ExitStack) -> None:
+    """What agents follow is one range: changes in it come, those in front of it and behind it do not."""
     keys = Keys(prefix)
-    record = Node(name="h1", boot="b1", pid=10, started=1, vtep4="192.0.2.1", vtep6="2001:db8::1", mtu=1500)
+    first, end = keys.shared
     with grpc_client(conf_of(shared)) as client:
-        lease = client.grant(30)
-
-        def say(node: str, what: Node, *, is_former: bool = False) -> None:
-            announce(client, keys, node, what, lease, is_former=lambda other: is_former)
-
-        say("n1", record)
-        found = client.get(keys.node("n1"))
-        say("n1", record)
-        assert client.get(keys.node("n1")) == found, "the same again writes nothing"
-        say("n1", record.replace(applied=7))
-        with pytest.raises(CniError, match="n1 is in use by process 10 of h1"):
-            say("n1", record.replace(boot="b2"))
-        with pytest.raises(CniError, match="n1 is in use by process 10 of h1"):
-            say("n1", record.replace(pid=11))
-        say("n1", record.replace(pid=11), is_former=True)
-        with pytest.raises(CniError, match="host n1 has the address of this host's tunnels") as failure:
-            say("n2", record.replace(name="h2", vtep6="2001:db8::2"))
-        assert failure.value.code == Code.TRY_AGAIN
-        assert client.get(keys.node("n2")) is None
-        with pytest.raises(CniError, match="n1 is alive"):
-            declare_dead(client, keys, "n1", by="test", now=1.0)
-        client.revoke(lease)
-        assert client.read(keys.base).found == ()
-        declare_dead(client, keys, "n1", by="test", now=1.0)
+        put(client, keys.fence("n1"))
+        put(client, keys.sync("n1"))
+        seen = Seen(client, first, mirrors, end)
+        for key in (
+            f"{keys.base}a",
+            keys.sync("n2"),
+            keys.own_blocks("n1", "net"),
+            keys.vni(7),
+            keys.member("n1", "net"),
+        ):
+            put(client, key)
+        put(client, keys.node("n1"))
+        wait_until(lambda: seen.mirror.get(keys.node("n1")) is not None, 5.0)
+        told = [keys.fence("n1"), keys.member("n1", "net"), keys.node("n1")]
+        assert seen.changes == [frozenset({key}) for key in told]
+        assert sorted(seen.mirror.items()) == told
+        mirrors.close()
 
 
-def test_networks_have_numbers_of_their_own(shared: Etcd, prefix: str) -> None:
-    """The first to name a network makes it, everybody else gets the same; no VNI is two networks'."""
-    keys = Keys(prefix)
-    clients = [grpc_client(conf_of(shared)) for _ in range(4)]
-    made: dict[int, list[NetworkRecord]] = {}
+def test_member_without_a_majority(
+    trio: Etcd, prefix: str, mirrors: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that lost the others still answers, but knows nothing new: it is left, and the mirror says that it is
+    stale, until there is a majority again; what was written then comes."""
+    monkeypatch.setattr("pycni.etcd.watch.ASK_S", 0.4)
+    leads = leader(trio)
+    alone = next(member for member in trio.members if member is not leads)
+    others = [member for member in trio.members if member is not alone]
+    with grpc_client(conf_of(trio, endpoints=[alone.client_url])) as client, grpc_client(conf_of(trio)) as writer:
+        seen = Seen(client, f"{prefix}/", mirrors)
+        for member in others:
+            member.kill()
+        wait_until(lambda: seen.mirror.stale_since > 0, 10.0, "the mirror knows that its member knows nothing")
+        assert alone.running()
+        trio.start(members=others)
+        put(writer, f"{prefix}/late", timeout_s=15.0)
+        seen.equals(writer, f"{prefix}/", 10.0)
+        wait_until(lambda: seen.mirror.stale_since == 0.0, 10.0)
+        mirrors.close()
 
-    def make(at: int) -> None:
-        made[at] = [make_network(clients[at], keys, f"n{one}", NetworkRecord(vni=0, mode="l2")) for one in range(3)]
 
-    threads = [threading.Thread(target=make, args=(at,)) for at in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    client = clients[0]
-    assert len(made) == 4
-    assert made[0] == made[1] == made[2] == made[3]
-    numbers = [record.vni for record in made[0]]
-    assert len(set(numbers)) == 3
-    assert all(4096 <= number < 1 << 24 for number in numbers)
-    with pytest.raises(CniError, match="is taken by network n0"):
-        make_network(client, keys, "other", NetworkRecord(vni=numbers[0]))
-    assert make_network(client, keys, "other", NetworkRecord(vni=77, subnets=("10.4.0.0/16",))).vni == 77
-    with pytest.raises(CniError, match=r"10.4.9.0/24 overlaps with 10.4.0.0/16 of network other"):
-        make_network(client, keys, "inner", NetworkRecord(vni=0, subnets=("10.4.9.0/24",)))
-    put(client, f"{keys.endpoints('n0', 4)}0a010002")
-    with pytest.raises(CniError, match="n0 is in use"):
-        remove_network(client, keys, "n0")
-    remove_network(client, keys, "n1")
-    remove_network(client, keys, "n1")
-    assert make_network(client, keys, "n1", NetworkRecord(vni=0)).vni == numbers[1], "drawn from its name"
-    for each in clients:
-        each.close()
+def test_connection_that_leads_nowhere(
+    place: Namespace, shared: Etcd, prefix: str, mirrors: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only member answers, but not on the connections that there are, as after a change of this host's address:
+    they are given up, and both calls and mirror go on over new ones."""
+    needs("tool:nft", "tool:ss")
+    monkeypatch.setattr("pycni.etcd.watch.ASK_S", 0.4)
+    monkeypatch.setattr("pycni.etcd.client.TRY_S", 0.3)
+    member = shared.members[0]
+    with grpc_client(conf_of(shared)) as client:
+        seen = Seen(client, f"{prefix}/", mirrors)
+        put(client, f"{prefix}/a")
+        used = place.run(["ss", "-Htn", "dport", "=", f":{member.client_port}"]).stdout.split("\n")
+        ports = ", ".join(line.split()[3].rpartition(":")[2] for line in used if line)
+        rule = f"add rule inet gone in tcp sport {{ {ports} }} tcp dport {member.client_port} drop"
+        hook = "add chain inet gone in { type filter hook input priority 0; }"
+        place.run(["nft", "-f", "-"], input=f"add table inet gone\n{hook}\n{rule}\n")
+        try:
+            put(client, f"{prefix}/b", timeout_s=8.0)
+            seen.equals(client, f"{prefix}/", 10.0)
+            wait_until(lambda: seen.mirror.stale_since == 0.0, 10.0)
+        finally:
+            place.run(["nft", "delete", "table", "inet", "gone"])
+        mirrors.close()
+
+
+def test_events_that_come_twice(shared: Etcd, prefix: str, mirrors: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that repeats what it said before, as old releases do, takes the copy back to no earlier value."""
+    watch = GrpcEndpoint.watch
+
+    def repeated(*args: Any) -> _Repeating:
+        return _Repeating(watch(*args))
+
+    monkeypatch.setattr(GrpcEndpoint, "watch", repeated)
+    with grpc_client(conf_of(shared)) as client:
+        seen = Seen(client, f"{prefix}/", mirrors)
+        for value in (b"1", b"2", b"3"):
+            put(client, f"{prefix}/a", value)
+        put(client, f"{prefix}/b")
+        seen.equals(client, f"{prefix}/")
+        wait_until(lambda: len(seen.changes) >= 5, 5.0)
+        put(client, f"{prefix}/c")
+        wait_until(lambda: frozenset({f"{prefix}/c"}) in seen.changes, 5.0)
+        assert len(seen.changes) == 6, "nothing was told twice"
+        mirrors.close()
+
+
+class _Repeating:
+    """A stream whose answers all come again behind the next one."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.cancel = stream.cancel
+
+    def __iter__(self) -> Iterator[Any]:
+        former = None
+        for answer in self.stream:
+            yield answer
+            if former is not None:
+                yield former
+            former = answer
+
+
+def test_data_that_were_replaced(cluster: Callable[..., Etcd], prefix: str, mirrors: ExitStack) -> None:
+    """An etcd that comes back empty, at an earlier revision, empties no copy: what was known stands, and the reason is
+    told, by the watch as by a whole reading."""
+    etcd = cluster()
+    with grpc_client(conf_of(etcd)) as client:
+        for at in range(5):
+            put(client, f"{prefix}/{at}")
+        seen = Seen(client, f"{prefix}/", mirrors)
+        etcd.stop()
+        for member in etcd.members:
+            member.wipe()
+        etcd.start()
+        put(client, f"{prefix}/new")
+        wait_until(lambda: "it is at revision 2, before 6" in seen.mirror.reason, 10.0)
+        assert seen.mirror.stale_since > 0
+        mirrors.close()
+        assert len(seen.mirror.items()) == 5
+        with pytest.raises(CniError, match="at revision 2 and was at 6: its data was replaced by older"):
+            seen.mirror._read(recheck=True)
+        assert len(seen.mirror.items()) == 5

@@ -17,8 +17,11 @@ from pycni.etcd.conf import EtcdConf
 from pycni.etcd.connect import open_client
 from pycni.etcd.gateway import Gateway
 from pycni.etcd.grpc_endpoint import GrpcEndpoint
-from pycni.etcd.presence import announce
-from pycni.etcd.records import Node
+from pycni.etcd.members import join, leave
+from pycni.etcd.networks import make_network
+from pycni.etcd.nodes import declare_dead, mark_anew
+from pycni.etcd.presence import announce, report
+from pycni.etcd.records import Member, NetworkRecord, Node, Sync
 from pycni.etcd.schema import Keys
 from tests.etcd.ipam_calls import HostCalls
 from tests.etcd.place import gateway_client, keys_of
@@ -82,10 +85,18 @@ def test_host_writes_only_its_own(cluster: Callable[..., Etcd], place: Namespace
     del host.keys["blocks"]
     with gateway_client(conf_of_host(host)) as client:
         record = Node(name="h1", boot="b", pid=1, started=1, vtep4="192.0.2.1")
-        announce(client, KEYS, host.node, record, client.grant(30), is_former=lambda _: False)
-        assert len(client.read(KEYS.base).found) > 3
+        lease = client.grant(30)
+        announce(client, KEYS, host.node, record, lease, is_former=lambda _: False, sync=Sync(revision=1))
+        report(client, KEYS, host.node, Sync(revision=2), lease)
+        member = Member(name="h1", vtep="192.0.2.1", mtu=1500, port=4789, agent=True)
+        assert isinstance(join(client, KEYS, host.node, 0, "net1", member), int)
+        assert len(client.read(KEYS.base).found) > 5
+        leave(client, KEYS, host.node, "net1")
+        join(client, KEYS, host.node, 0, "net1", member)
         for key in (
             KEYS.node(other.node),
+            KEYS.sync(other.node),
+            KEYS.member(other.node, "net1"),
             KEYS.own_endpoint(other.node, "net1", "c1", "eth0"),
             KEYS.fence(host.node),
             KEYS.fence(other.node),
@@ -99,6 +110,25 @@ def test_host_writes_only_its_own(cluster: Callable[..., Etcd], place: Namespace
                 assert failure.value.code == Code.INVALID_CONFIG
                 assert "docs/etcd-schema.md" in failure.value.details
     other.check("c1")
+    assert_only_an_operator(host, other)
+
+
+def assert_only_an_operator(host: HostCalls, other: HostCalls) -> None:
+    """Networks are made, and hosts declared dead, by an operator; a host is told that it may not, and goes on."""
+    with gateway_client(conf_of_host(host)) as client:
+        with pytest.raises(CniError, match="permission denied"):
+            make_network(client, KEYS, "net1", NetworkRecord(vni=0))
+        with pytest.raises(CniError, match="permission denied"):
+            declare_dead(client, KEYS, other.node, by="h1", now=1.0)
+    host.keys |= {"user": "root", "password": "root"}
+    with gateway_client(conf_of_host(host)) as operator:
+        made = make_network(operator, KEYS, "net1", NetworkRecord(vni=0))
+        fence = declare_dead(operator, KEYS, other.node, by="h1", now=1.0)
+    with gateway_client(conf_of_host(other)) as client:
+        assert make_network(client, KEYS, "net1", NetworkRecord(vni=0)) == made
+        assert len(mark_anew(client, KEYS, other.node, fence)) == 1
+        member = Member(name="h2", vtep="192.0.2.2")
+        assert isinstance(join(client, KEYS, other.node, fence, "net1", member, followed=fence), int)
 
 
 def test_certificate_alone(cluster: Callable[..., Etcd], place: Namespace, tmp_path: Path) -> None:

@@ -9,9 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycni.etcd.audit import audit
-from pycni.etcd.records import Block, BlockLength, Endpoint, NetworkRecord, Node, OwnBlocks, OwnEndpoint, Record, Vni
+from pycni.etcd.records import (
+    Block,
+    BlockLength,
+    Endpoint,
+    Fence,
+    Member,
+    NetworkRecord,
+    Node,
+    OwnBlocks,
+    OwnEndpoint,
+    Record,
+    Sync,
+    Vni,
+)
 from pycni.etcd.requests import KeyValue, end_of
 from pycni.etcd.schema import Keys, SchemaError
+from pycni.etcd.versions import warning
 
 KEYS = Keys("/pycni/lab")
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
@@ -32,6 +46,8 @@ def test_keys_are_read_back(name: str, address: IPv4Address | IPv6Address, node:
         (KEYS.vni(vni), ("vni", f"{vni:08}")),
         (KEYS.fence(node), ("fence", node)),
         (KEYS.node(node), ("node", node)),
+        (KEYS.member(node, name), ("member", node, name)),
+        (KEYS.sync(node), ("sync", node)),
         (KEYS.vtep(address), ("vtep", str(address))),
         (KEYS.endpoint(name, address), ("ep", name, str(address))),
         (KEYS.block(name, block), ("block", name, str(block))),
@@ -55,6 +71,18 @@ def test_ranges_hold_what_lies_between(
     assert (start <= KEYS.endpoint("n", middle) < end) is between
     assert start >= KEYS.endpoints("n", first.version)
     assert end <= end_of(KEYS.endpoints("n", first.version))
+
+
+@given(NODES, NAMES, ADDRESSES)
+def test_agents_follow_one_range(node: str, name: str, address: IPv4Address | IPv6Address) -> None:
+    """What every host follows is one range of keys; what only its writer reads lies outside."""
+    first, end = KEYS.shared
+    block = ip_network(f"{address}/{26 if address.version == 4 else 122}", strict=False)
+    followed = (KEYS.endpoint(name, address), KEYS.block(name, block), KEYS.fence(node), KEYS.member(node, name))
+    for key in (*followed, KEYS.network(name), KEYS.node(node)):
+        assert first <= key < end
+    for key in (KEYS.sync(node), KEYS.own_endpoint(node, name, "c", "eth0"), KEYS.vni(7), KEYS.vtep(address)):
+        assert not first <= key < end
 
 
 @pytest.mark.parametrize(
@@ -90,6 +118,8 @@ RECORDS = st.one_of(
     st.builds(Node, name=NAMES, boot=NAMES, pid=st.integers(1), started=st.integers(1), problems=TUPLES, mtu=NUMBERS),
     st.builds(NetworkRecord, vni=st.integers(1, 1 << 24), mode=TEXTS, subnets=TUPLES, encrypted=st.booleans()),
     st.builds(Vni, network=NAMES),
+    st.builds(Member, name=NAMES, vtep=NAMES, mac=TEXTS, mtu=NUMBERS, port=NUMBERS, agent=st.booleans()),
+    st.builds(Sync, revision=NUMBERS, at=FLOATS, problems=TUPLES),
 )
 
 
@@ -138,7 +168,8 @@ def test_audit() -> None:
         key_value(mine, OwnBlocks(id="y", blocks=(str(small), str(large))), 7),
         key_value(KEYS.network("n"), NetworkRecord(vni=77)),
         key_value(KEYS.vni(77), Vni(network="n")),
-        KeyValue(KEYS.vtep(ip_address("192.0.2.1")), b"h1", 9, 9),
+        KeyValue(KEYS.vtep(ip_address("192.0.2.1")), b"h1", 9, 9, 4711),
+        KeyValue(KEYS.sync("h1"), Sync(revision=9).render(), 9, 9, 4711),
     ]
     assert audit(KEYS, sound) == []
 
@@ -161,3 +192,57 @@ def test_audit() -> None:
     assert wrong(KeyValue(f"{KEYS.base}junk", b"{}", 5, 5)) == [f"{KEYS.base}junk"]
     fence = KEYS.fence("h1")
     assert wrong(KeyValue(fence, b'{"v": 1, "by": "me"}', 6, 6)) == [own]
+
+
+def test_audit_of_overlays() -> None:
+    """Two hosts at the end of one tunnel, a host that has addresses and takes no part, an address without a MAC, a
+    network that is not there, keys that would live too long or not long enough, and what a dead host still has."""
+    endpoint = Endpoint(node="h1", container="c1", ifname="eth0", ips=("10.1.0.5",), mac="02:42:0a:01:00:05")
+    key, own = KEYS.endpoint("n", ip_address("10.1.0.5")), KEYS.own_endpoint("h1", "n", "c1", "eth0")
+    one, two = KEYS.member("h1", "n"), KEYS.member("h2", "n")
+    sound = [
+        key_value(key, endpoint),
+        key_value(own, OwnEndpoint(id="x", ips=endpoint.ips)),
+        key_value(KEYS.network("n"), NetworkRecord(vni=77, mode="l2")),
+        key_value(KEYS.vni(77), Vni(network="n")),
+        key_value(one, Member(name="one", vtep="192.0.2.1")),
+        key_value(two, Member(name="two", vtep="192.0.2.2")),
+        key_value(KEYS.fence("h3"), Fence(by="me"), 9),
+    ]
+    assert audit(KEYS, sound) == []
+
+    def wrong(*changed: KeyValue, without: str = "") -> list[str]:
+        kept = {kv.key: kv for kv in sound if kv.key != without} | {kv.key: kv for kv in changed}
+        return [problem.key for problem in audit(KEYS, kept.values())]
+
+    same = Member(name="two", vtep="192.0.2.1")
+    assert wrong(key_value(two, same)) == [two]
+    assert wrong(key_value(two, same), key_value(KEYS.fence("h2"), Fence(by="me"), 6)) == [two], "only yet to be freed"
+    assert wrong(key_value(two, same.replace(vtep="192.0.2"))) == [two]
+    assert wrong(without=one) == [key]
+    assert wrong(key_value(key, endpoint.replace(mac=""))) == [key]
+    other = KEYS.member("h1", "other")
+    assert wrong(key_value(other, Member(name="one", vtep="192.0.2.1"))) == [other]
+    assert wrong(KeyValue(one, Member(name="one", vtep="192.0.2.1").render(), 5, 5, 4711)) == [one]
+    assert wrong(key_value(KEYS.sync("h1"), Sync(revision=9))) == [KEYS.sync("h1")]
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        (
+            "3.4.23",
+            "etcd 3.4.23 is dated: its watches can lose events and its leases can end too early; install 3.4.36",
+        ),
+        ("3.4.36", ""),
+        ("3.5.2", "etcd 3.5.2 is dated: a crash under load"),
+        ("3.5.3", ""),
+        ("3.6.0-rc.1", ""),
+        ("3.3.27", "etcd 3.3.27 is not supported: install 3.5.3 or newer"),
+        ("unknown", ""),
+    ],
+)
+def test_dated_releases(version: str, told: str) -> None:
+    """Releases with known losses are named with the reason and what to install; others are not."""
+    assert warning(version).startswith(told)
+    assert bool(warning(version)) is bool(told)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
+from pycni.cni.addresses import parse_address
 from pycni.cni.value import Value
 from pycni.etcd.records import (
     Block,
     BlockLength,
     Endpoint,
     Fence,
+    Member,
     NetworkRecord,
     Node,
     OwnBlocks,
     OwnEndpoint,
     Record,
+    Sync,
     Vni,
 )
 from pycni.etcd.schema import SchemaError
@@ -37,9 +40,15 @@ _RECORDS: dict[str, type[Record]] = {
     "ep": Endpoint,
     "block": Block,
     "node": Node,
+    "member": Member,
+    "sync": Sync,
     "own-ep": OwnEndpoint,
     "own-block": OwnBlocks,
 }
+
+
+_LEASED = ("node", "vtep", "sync")
+_FOLLOWED = ("l2", "routed")  # modes in which hosts follow each other
 
 
 class Entry(Value):
@@ -70,9 +79,13 @@ def read_entries(keys: Keys, found: Iterable[KeyValue]) -> tuple[list[Entry], li
                 _ = record.addresses  # refuses what is no address
             elif isinstance(record, OwnBlocks):
                 _ = record.networks
+            elif isinstance(record, Member):
+                parse_address(record.vtep)
             entries.append(Entry(kind, tuple(parts), kv, record))
         except SchemaError as exc:
             problems.append(Problem(kv.key, exc.msg))
+        except ValueError as exc:
+            problems.append(Problem(kv.key, str(exc)))
     return entries, problems
 
 
@@ -80,7 +93,7 @@ def audit(keys: Keys, found: Iterable[KeyValue]) -> list[Problem]:
     """All that is wrong, in the order of keys."""
     entries, problems = read_entries(keys, found)
     by_key = {entry.key.key: entry for entry in entries}
-    for look in (_endpoints, _owned, _blocks, _networks, _dead):
+    for look in (_endpoints, _owned, _blocks, _networks, _members, _leases, _dead):
         problems += look(keys, by_key)
     return sorted(problems, key=lambda problem: problem.key)
 
@@ -142,9 +155,40 @@ def _networks(keys: Keys, by_key: dict[str, Entry]) -> Iterator[Problem]:
             yield Problem(name, f"is of network {record.network}, which is not there")
 
 
+def _members(keys: Keys, by_key: dict[str, Entry]) -> Iterator[Problem]:
+    claimed: dict[tuple[str, str], str] = {}
+    for name, entry in by_key.items():
+        record = entry.record
+        if isinstance(record, Member) and not _is_fenced(keys, by_key, entry):
+            node, network = entry.parts
+            if keys.network(network) not in by_key:
+                yield Problem(name, f"is of network {network}, which is not there")
+            other = claimed.setdefault((network, str(parse_address(record.vtep))), node)
+            if other != node:
+                yield Problem(name, f"has {record.vtep}, the tunnel address of host {other} in the same network")
+        elif isinstance(record, Endpoint):
+            made = by_key.get(keys.network(entry.parts[0]))
+            mode = made.record.mode if made is not None and isinstance(made.record, NetworkRecord) else ""
+            if mode in _FOLLOWED and keys.member(record.node, entry.parts[0]) not in by_key:
+                yield Problem(name, f"host {record.node} takes no part in {entry.parts[0]}: others do not reach it")
+            if mode == "l2" and not record.mac:
+                yield Problem(name, "has no MAC: other hosts cannot reach it")
+
+
+def _leases(keys: Keys, by_key: dict[str, Entry]) -> Iterator[Problem]:
+    for name, entry in by_key.items():
+        if entry.kind in _LEASED and not entry.key.lease:
+            yield Problem(name, "is under no lease: it would stay when its host is gone")
+        elif entry.kind not in _LEASED and entry.key.lease:
+            yield Problem(name, "is under a lease: it would go when its host is only cut off")
+
+
+def _is_fenced(keys: Keys, by_key: dict[str, Entry], entry: Entry) -> bool:
+    fence = by_key.get(keys.fence(entry.parts[0]))
+    return fence is not None and entry.key.mod_revision < fence.key.mod_revision
+
+
 def _dead(keys: Keys, by_key: dict[str, Entry]) -> Iterator[Problem]:
     for name, entry in by_key.items():
-        if entry.kind in ("own-ep", "own-block"):
-            fence = by_key.get(keys.fence(entry.parts[0]))
-            if fence is not None and entry.key.mod_revision < fence.key.mod_revision:
-                yield Problem(name, f"host {entry.parts[0]} was declared dead: this is still to be freed")
+        if entry.kind in ("own-ep", "own-block", "member") and _is_fenced(keys, by_key, entry):
+            yield Problem(name, f"host {entry.parts[0]} was declared dead: this is still to be freed")

@@ -14,8 +14,7 @@ from pycni.cni.addresses import parse_prefix
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
 from pycni.etcd import requests
-from pycni.etcd.claims import Fenced
-from pycni.etcd.nodes import freeing_block
+from pycni.etcd.claims import Fenced, freeing_block
 from pycni.etcd.records import Block, BlockLength, Held, OwnBlocks
 from pycni.etcd.space import address, draw_some, free_in, shuffled
 

@@ -17,7 +17,7 @@ import time
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
 from pycni.etcd import requests
-from pycni.etcd.records import Endpoint, OwnEndpoint
+from pycni.etcd.records import Block, Endpoint, OwnEndpoint
 from pycni.etcd.schema import SchemaError
 from pycni.etcd.space import address, draw_some, free_in, shuffled
 
@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pycni.cni.addresses import Address
+    from pycni.cni.addresses import Address, Network
     from pycni.etcd.client import Client
     from pycni.etcd.requests import Answer, KeyValue, Request
     from pycni.etcd.schema import Keys
@@ -135,6 +135,13 @@ def freeing(keys: Keys, network: str, key: KeyValue, own: OwnEndpoint) -> list[R
         mine = [requests.created_at(one, key.create_revision)]
         operations.append(requests.nested(requests.txn(mine, [requests.delete(one)])))
     return operations
+
+
+def freeing_block(keys: Keys, network: str, block: Network, node: str) -> Request:
+    """The operation that ends a block, if it is *node*'s."""
+    key = keys.block(network, block)
+    mine = [requests.has_value(key, Block(node=node).render())]
+    return requests.nested(requests.txn(mine, [requests.delete(key)]))
 
 
 def _request(

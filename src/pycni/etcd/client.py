@@ -70,9 +70,12 @@ class Client:
         found = self.call("range", {"key": key.encode()}, timeout_s).found
         return found[0] if found else None
 
-    def read(self, prefix: str, *, keys_only: bool = False, page_s: float = 0.0) -> Answer:
-        """All that is below *prefix*, in order and at one revision, read in pages of which each may take *page_s*."""
-        first, end, revision = prefix, end_of(prefix), 0
+    def read(self, prefix: str, *, end: str = "", keys_only: bool = False, page_s: float = 0.0) -> Answer:
+        """All that is below *prefix*, in order and at one revision, read in pages of which each may take *page_s*.
+
+        With *end* it is a range: from *prefix* on to the last key before *end*.
+        """
+        first, end, revision = prefix, end or end_of(prefix), 0
         found: list[KeyValue] = []
         while True:
             body = range_request(first, end, keys_only=keys_only, limit=PAGE, revision=revision)

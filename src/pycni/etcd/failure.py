@@ -5,13 +5,15 @@ from __future__ import annotations
 from pycni.cni.errors import CniError, Code
 
 # google.golang.org/grpc/codes: the gateway has them in its error objects, gRPC as statuses.
-CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED = 1, 2, 3, 4, 7
+CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, RESOURCE_EXHAUSTED = 1, 2, 3, 4, 7, 8
 FAILED_PRECONDITION, OUT_OF_RANGE, UNAVAILABLE, UNAUTHENTICATED = 9, 11, 14, 16
 
 #: etcd says so of authentication: where a token has ended (a restart forgets it; so does time), or none was sent.
 TOKEN_ENDED = "invalid auth token"
 NO_USER = "user name is empty"
 AUTH_OFF = "authentication is not enabled"
+#: etcd passes errors of its own contexts on as they are, without a status of their own.
+_PASSING = ("leader", "timed out", "timeout", "context deadline exceeded", "context canceled")
 
 
 class Unreachable(Exception):
@@ -48,12 +50,14 @@ class NotInstalled(CniError):
 
 
 def sort_out(code: int, text: str) -> Exception:
-    """The failure that a gRPC status means to us. etcd has no leader for a moment, was overtaken by a new one, or timed
-    out inside: another attempt is right. Everything else would be refused again."""
+    """The failure that a gRPC status means to us. etcd has no leader for a moment, was overtaken by a new one, timed
+    out inside, or has more to do than it takes on: another attempt is right. All else would be refused again."""
     if code == UNAVAILABLE and "connect" in text and "reset" not in text.lower():
         return Unreachable(text, sent=False)  # gRPC: "failed to connect to all addresses; …"
     if code in (UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED):
         return Unreachable(text)
-    if code == UNKNOWN and ("leader" in text or "timed out" in text or "timeout" in text):
+    if code == UNKNOWN and any(one in text for one in _PASSING):
         return Unreachable(text)
+    if code == RESOURCE_EXHAUSTED and "too many requests" in text:
+        return Unreachable(text, sent=False)
     return Rejected(code, text)

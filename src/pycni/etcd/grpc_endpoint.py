@@ -22,6 +22,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # else a new client shares the old one's broken connection
 ]
+MOST_SILENT = 3  # calls without an answer, one after the other: then the connection is given up
 
 
 class GrpcEndpoint:
@@ -32,6 +33,7 @@ class GrpcEndpoint:
         self._conf = conf
         self._client: Any = None
         self._lock = threading.Lock()
+        self._silent = 0
         self._rpc = etcd3_package.load().etcdrpc
 
     def call(self, method: str, body: Request, timeout_s: float) -> Answer:
@@ -43,9 +45,14 @@ class GrpcEndpoint:
         who = {"credentials": _credentials(client, self.endpoint), "metadata": client.metadata}
         try:
             if method == "keepalive":  # a stream in both directions, of which one message each is wanted
-                return _answer(next(getattr(stub, name)(iter([request]), timeout_s, **who)))
-            return _answer(getattr(stub, name)(request, timeout_s, **who))
+                answer = next(getattr(stub, name)(iter([request]), timeout_s, **who))
+            else:
+                answer = getattr(stub, name)(request, timeout_s, **who)
+            self._silent = 0
+            return _answer(answer)
         except grpc.RpcError as exc:
+            if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self.note_silence()
             raise failure_of(exc, with_user=bool(self._conf.user)) from None
         except StopIteration:
             raise Unreachable("the stream ended without an answer") from None
@@ -78,6 +85,15 @@ class GrpcEndpoint:
         """Get a new token: the package's client keeps the one it was made with, for ever."""
         self.close()
         self.client(timeout_s)
+
+    def note_silence(self) -> None:
+        """Nothing was answered in time. A connection whose other end is gone without a word (this host has another
+        address, a firewall on the way forgot it) stays open for TCP for many minutes, and gRPC would use no other.
+        After some such silences it is closed, and the next call makes a new one."""
+        self._silent += 1
+        if self._silent >= MOST_SILENT:
+            self._silent = 0
+            self.close()
 
     def close(self) -> None:
         with self._lock:

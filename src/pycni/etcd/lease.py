@@ -66,6 +66,8 @@ class Keeper:
             except CniError as failure:
                 # The lease may last for a while, but nobody here can know.
                 self._tell(False, str(failure))
+                if "lease not found" in failure.msg:
+                    self.lease = 0  # etcd before 3.4.39 may confirm one that it has revoked
                 pause_s = RETRY_S
             self._stop.wait(pause_s)
 

@@ -3,7 +3,7 @@
 Level, not edge: a change only says which keys to look at again, by `get` or `items`, which answer from memory. What was
 missed (history compacted away, a bug of the server's watch, an event lost) is found by comparing whole values with a
 whole read, which also happens every RECHECK_S for no reason at all. While etcd is away the last state stands: nothing
-is deleted because the store cannot be reached.
+is deleted because the store cannot be reached, nor because somebody put older data, or none, in its place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pycni.cni.errors import CniError
+from pycni.cni.errors import CniError, Code
 from pycni.etcd.client import Client
 from pycni.etcd.requests import KeyValue
 from pycni.etcd.watch import Batch, Compacted, Watch
@@ -24,7 +24,7 @@ PAGE_S = 10.0
 
 
 class Mirror:
-    """A copy of everything below *prefix*.
+    """A copy of everything below *prefix*, or of the keys from it to *end*, which is one of them no more.
 
     *on_change(keys)* is called from the mirror's thread after the copy has changed: the keys that were written or
     deleted, all of them after the first reading (maybe none). It may take its time; what happens meanwhile comes after.
@@ -32,11 +32,12 @@ class Mirror:
     nothing was heard (time.time()), 0.0 while all is well. corrected: keys that only a comparison found changed.
     """
 
-    def __init__(self, client: Client, prefix: str, on_change: Callable[[frozenset[str]], None]) -> None:
+    def __init__(self, client: Client, prefix: str, on_change: Callable[[frozenset[str]], None], end: str = "") -> None:
         self._client = client
         self._prefix = prefix
+        self._end = end
         self._on_change = on_change
-        self._watch = Watch(client, prefix)
+        self._watch = Watch(client, prefix, end)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="etcd-mirror", daemon=True)
@@ -95,7 +96,13 @@ class Mirror:
                 self._stop.wait(RETRY_S)
 
     def _read(self, recheck: bool) -> None:
-        answer = self._client.read(self._prefix, page_s=PAGE_S)
+        answer = self._client.read(self._prefix, end=self._end, page_s=PAGE_S)
+        if answer.revision < self.revision:
+            raise CniError(
+                Code.TRY_AGAIN,
+                f"etcd is at revision {answer.revision} and was at {self.revision}: its data was replaced by older",
+                "what was known before stands; restart the agents if the data are right",
+            )
         fresh = {kv.key: kv for kv in answer.found}
         with self._lock:
             old, self._entries, self.revision = self._entries, fresh, answer.revision

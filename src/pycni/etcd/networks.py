@@ -29,13 +29,19 @@ def make_network(
 
     wanted.vni 0: any, drawn from the name first, so that a network made anew has its former one; never one of *avoid*
     (those of foreign tunnels). CniError 102 where a given VNI, or a part of a subnet, is another network's; that none
-    was made since they were looked at is a guard of the transaction. The caller compares the record.
+    was made since they were looked at is a guard of the transaction. CniError 7 where the network is there and not what
+    is wanted, naming what differs (see `compare`).
     """
+    if wanted.vni in avoid and wanted.vni:
+        raise CniError(
+            Code.ADDRESS_TAKEN, f"VNI {wanted.vni} of network {name} is another tunnel's on this host", "choose another"
+        )
     seed = f"{name}/vni"
     for _ in range(ATTEMPTS):
         there = client.read(keys.networks)
         known = {keys.parse(kv.key)[1]: NetworkRecord.parse(kv.value, kv.key) for kv in there.found}
         if name in known:
+            compare(name, known[name], wanted)
             return known[name]
         for other, record in known.items():
             _refuse_overlap(wanted, other, record)
@@ -53,25 +59,61 @@ def make_network(
     raise CniError(Code.TRY_AGAIN, f"network {name} could not be made in {ATTEMPTS} attempts", "try again")
 
 
+def compare(name: str, there: NetworkRecord, wanted: NetworkRecord) -> None:
+    """CniError 7 where network *name*, recorded as *there*, is not what this host's config wants. What the config
+    leaves open (0, "" or no subnets) is the record's to say; the order of subnets says nothing."""
+    differences = [
+        f"{what} {mine or 'none'} here, {its or 'none'} there"
+        for what, mine, its in (
+            ("VNI", wanted.vni, there.vni),
+            ("mode", wanted.mode, there.mode),
+            ("subnets", _listed(wanted), _listed(there)),
+            ("port", wanted.port, there.port),
+            ("MTU", wanted.mtu, there.mtu),
+        )
+        if mine and mine != its
+    ]
+    if wanted.encrypted != there.encrypted:
+        differences.append(f"encrypted {wanted.encrypted} here, {there.encrypted} there")
+    if differences:
+        raise CniError(
+            Code.INVALID_CONFIG,
+            f"network {name} is not what etcd has under that name: {'; '.join(differences)}",
+            "all hosts need the same config; to change it, take the network down everywhere first",
+        )
+
+
+def _listed(record: NetworkRecord) -> str:
+    return ", ".join(map(str, sorted(map(ip_network, record.subnets), key=lambda one: (one.version, one))))
+
+
 def _refuse_overlap(wanted: NetworkRecord, other: str, record: NetworkRecord) -> None:
+    step = f"choose another, or `pycni networks remove {other}` where nobody uses that any more"
     if wanted.vni == record.vni:
-        raise CniError(Code.ADDRESS_TAKEN, f"VNI {wanted.vni} is taken by network {other}", "choose another")
+        raise CniError(Code.ADDRESS_TAKEN, f"VNI {wanted.vni} is taken by network {other}", step)
     for mine in map(ip_network, wanted.subnets):
         for its in map(ip_network, record.subnets):
             if mine.version == its.version and mine.overlaps(its):
-                raise CniError(
-                    Code.ADDRESS_TAKEN, f"subnet {mine} overlaps with {its} of network {other}", "choose another"
-                )
+                raise CniError(Code.ADDRESS_TAKEN, f"subnet {mine} overlaps with {its} of network {other}", step)
 
 
 def remove_network(client: Client, keys: Keys, name: str) -> None:
-    """Forget a network. CniError 11 while a host has addresses or blocks of it."""
+    """Forget a network. CniError 11 while a host takes part in it, or has addresses or blocks of it."""
     found = client.get(keys.network(name))
     if found is None:
         return
+    everybody = client.read(keys.all_members, keys_only=True)
+    members = [keys.parse(kv.key)[1] for kv in everybody.found if kv.key.endswith(f"/{name}")]
+    if members:
+        raise CniError(
+            Code.TRY_AGAIN,
+            f"network {name} is in use: {', '.join(members)} (host ids) take part in it",
+            "detach its containers there; `pycni etcd forget` a host that is gone",
+        )
     record = NetworkRecord.parse(found.value, found.key)
     endpoints, blocks = keys.endpoints(name), keys.blocks(name)
     guards = [requests.unchanged(found.key, found.mod_revision)]
+    guards.append(requests.none_since(keys.all_members, everybody.revision))
     guards.append(requests.none_between(endpoints, requests.end_of(endpoints)))
     # Digits only: "length" is no block, and goes with the network.
     guards += [requests.none_between(f"{blocks}{version}/0", f"{blocks}{version}/g") for version in (4, 6)]

@@ -2,24 +2,42 @@
 
 A lease that ran out says "has not talked to etcd", not "is dead": the host may forward packets all the time. So nothing
 is freed by a lease. Somebody declares the host dead, which writes its fence; every transaction of the host is guarded
-by the revision of that key, so from there on it takes nothing. What it wrote before that revision may then be freed,
-after whatever waiting makes sure that it forwards nothing any more. A host that returns finds its transactions refused
-as `claims.Fenced`, and marks anew what it still has: that is behind the fence, and stays.
+by the revision of that key, so from there on it takes nothing. What it wrote before that revision may then be freed
+behind a barrier (`barrier` has the rules), where there is one: in networks whose hosts follow each other. Of all other
+networks nobody knows who still listens to the host; there a person says how long to wait. A host that returns finds its
+transactions refused as `claims.Fenced`, and marks anew what it still has: that is behind the fence, and stays.
 """
 
 from __future__ import annotations
 
+import time
+
 from pycni.cni.errors import CniError, Code
+from pycni.cni.value import Value
 from pycni.etcd import requests
-from pycni.etcd.claims import freeing
-from pycni.etcd.records import Block, Fence, OwnBlocks, OwnEndpoint
+from pycni.etcd.barrier import Hosts, Memory, decide, hosts_of, in_the_way
+from pycni.etcd.claims import freeing, freeing_block
+from pycni.etcd.records import Fence, OwnBlocks, OwnEndpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pycni.cni.addresses import Network
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    from pycni.etcd.barrier import Obstacle
     from pycni.etcd.client import Client
     from pycni.etcd.requests import KeyValue, Request
     from pycni.etcd.schema import Keys
+
+    class Copy(Protocol):
+        """What a `mirror.Mirror` of `Keys.shared` offers."""
+
+        revision: int
+
+        @property
+        def stale_since(self) -> float: ...
+
+        def items(self, prefix: str = "") -> dict[str, KeyValue]: ...
 
 
 def read_fence(client: Client, keys: Keys, node: str) -> int:
@@ -47,36 +65,120 @@ def belongings(client: Client, keys: Keys, node: str) -> tuple[tuple[KeyValue, .
     return before, tuple(key for key in found if key not in before)
 
 
-def free(client: Client, keys: Keys, node: str, *, now: float, quarantine_s: float) -> int:
-    """Free what *node* wrote before its fence; how many addresses and blocks. Nothing where it was never fenced.
+def read_hosts(client: Client, keys: Keys) -> Hosts:
+    """Who is there, who takes part, who is fenced and who has followed, at one revision."""
+    prefixes = (keys.fences, keys.all_members, keys.nodes, keys.syncs)
+    looks = [requests.get_range(each, requests.end_of(each)) for each in prefixes]
+    answer = client.txn(requests.txn([], looks))
+    found = [kv for part in answer.parts for kv in part.found]
+    return hosts_of(keys, found, answer.revision, with_syncs=True)
 
-    CniError 11 while the fence is younger than *quarantine_s*: the time in which the host, should it only be cut off,
-    must have stopped to forward, or everybody to listen to it. Clocks count here, those of who fenced and who frees.
+
+class Freed(Value):
+    """count: addresses and blocks. waits: whom the barrier waits for, so that nothing of a network that has one was
+    freed. quarantine_s: how long what lies in other networks is to wait yet, 0.0 where it was freed; None: not by this
+    call."""
+
+    count: int = 0
+    waits: tuple[Obstacle, ...] = ()
+    quarantine_s: float | None = 0.0
+
+
+def free_behind_barrier(
+    client: Client, keys: Keys, node: str, *, now: float, quarantine_s: float | None = None
+) -> Freed:
+    """Free what *node* wrote before its fence, and its memberships, as far as that can be. Nothing where it was never
+    fenced.
+
+    quarantine_s: somebody's word that the host, should it only be cut off, forwards nothing so long after its fence, or
+    that nobody listens to it: counts for networks that have no members, and instead of hosts without an agent. None:
+    nobody says so. Clocks count for it (*now*: seconds since the epoch), those of who fenced and who frees.
     """
     written = client.get(keys.fence(node))
     if written is None:
-        return 0
-    at = Fence.parse(written.value, written.key).at
-    if now - at < quarantine_s:
-        raise CniError(
-            Code.TRY_AGAIN,
-            f"host {node} was declared dead {max(0, now - at):.0f} s ago: its addresses are freed after"
-            f" {quarantine_s:.0f} s",
-            "try again then",
-        )
-    freed = 0
+        return Freed()
+    left_s = None
+    if quarantine_s is not None:
+        left_s = max(0.0, quarantine_s - (now - Fence.parse(written.value, written.key).at))
+    hosts = read_hosts(client, keys)
+    waits = tuple(each for each in in_the_way(hosts, node) if left_s != 0.0 or not each.waivable)
+    overlays = {seat.network for seat in hosts.seats}
+    overlays |= {keys.parse(kv.key)[1] for kv in client.read(keys.networks, keys_only=True).found}
+    fenced = requests.unchanged(written.key, written.mod_revision)
+    freed = held = 0
     for key in belongings(client, keys, node)[0]:
+        overlay = keys.parse(key.key)[2] in overlays
+        if waits if overlay else left_s != 0.0:
+            held += not overlay
+            continue
         operations = _freeing(keys, key)
-        guards = [requests.unchanged(key.key, key.mod_revision), requests.unchanged(written.key, written.mod_revision)]
-        if client.txn(requests.txn(guards, operations)).succeeded:
+        if client.txn(requests.txn([requests.unchanged(key.key, key.mod_revision), fenced], operations)).succeeded:
             freed += len(operations) - 1
-    return freed
+    if not waits:
+        _end_memberships(client, keys, node, hosts, fenced)
+    return Freed(freed, waits, left_s if held else 0.0)
+
+
+def _end_memberships(client: Client, keys: Keys, node: str, hosts: Hosts, fenced: Request) -> None:
+    for seat in hosts.seats:
+        if seat.node == node:
+            key = keys.member(node, seat.network)
+            client.txn(requests.txn([requests.unchanged(key, seat.revision), fenced], [requests.delete(key)]))
+
+
+class Cared(Value):
+    """What `care_for_the_dead` found and did. suspects: how long each has been seen to be one, seconds. declared: hosts
+    that were declared dead now. freed: of each host how many addresses and blocks. waits: of each dead host whom it
+    waits for. memory: for the next call."""
+
+    memory: Memory = Memory()
+    suspects: Mapping[str, float] = {}
+    declared: tuple[str, ...] = ()
+    freed: Mapping[str, int] = {}
+    waits: Mapping[str, tuple[Obstacle, ...]] = {}
+
+
+def care_for_the_dead(
+    client: Client, keys: Keys, copy: Copy, memory: Memory, *, node: str, name: str, now: float, dead_after_s: float
+) -> Cared:
+    """What host *node* (for people: *name*) does every few seconds about hosts that nothing is heard of: declare them
+    dead, and free what they had, when `barrier.decide` says that it is its turn. now: monotonic seconds.
+
+    While the mirror is stale nothing is done, and no time counted. CniError 7 where etcd does not permit this host to
+    do so, 11 as ever.
+    """
+    if copy.stale_since:
+        return Cared(memory.replace(at=0.0))
+    found = [kv for prefix in (keys.fences, keys.all_members, keys.nodes) for kv in copy.items(prefix).values()]
+    hosts = hosts_of(keys, found, copy.revision, with_syncs=False)
+    decision, memory = decide(hosts, memory, node=node, now=now, dead_after_s=dead_after_s)
+    declared = [each for each in decision.declare if _declare_absent(client, keys, each, hosts, by=name)]
+    freed, waits = {}, {}
+    for each in decision.free:
+        outcome = free_behind_barrier(client, keys, each, now=time.time())
+        freed[each] = outcome.count
+        if outcome.waits:
+            waits[each] = outcome.waits
+    return Cared(memory, memory.absent, tuple(declared), {each: n for each, n in freed.items() if n}, waits)
+
+
+def _declare_absent(client: Client, keys: Keys, node: str, hosts: Hosts, *, by: str) -> bool:
+    """Fence *node* if it is as *hosts* says: not there, not fenced since by somebody else, not returned."""
+    fence = keys.fence(node)
+    guards = [
+        requests.is_absent(keys.node(node)),
+        requests.unchanged(fence, hosts.fences.get(node, 0)),
+        requests.none_since(keys.members(node), hosts.revision),
+    ]
+    put = requests.put(fence, Fence(by=by, at=time.time()).render())
+    return client.txn(requests.txn(guards, [put])).succeeded
 
 
 def mark_anew(client: Client, keys: Keys, node: str, fence: int) -> tuple[KeyValue, ...]:
     """What *node*, whose last fence is *fence*, still has: each is written again, so that nobody frees it any more.
 
-    Called by the host itself on its return. Everything else that it had may belong to others by now.
+    Called by the host itself on its return. Everything else that it had may belong to others by now: its interfaces
+    with such an address are to be cut off before the host takes part again (`members.join`).
     """
     kept = []
     for key in client.read(keys.own(node)).found:
@@ -94,10 +196,3 @@ def _freeing(keys: Keys, key: KeyValue) -> list[Request]:
         return freeing(keys, network, key, OwnEndpoint.parse(key.value, key.key))
     held = OwnBlocks.parse(key.value, key.key)
     return [requests.delete(key.key), *(freeing_block(keys, network, block, node) for block in held.networks)]
-
-
-def freeing_block(keys: Keys, network: str, block: Network, node: str) -> Request:
-    """The operation that ends a block, if it is *node*'s."""
-    key = keys.block(network, block)
-    mine = [requests.has_value(key, Block(node=node).render())]
-    return requests.nested(requests.txn(mine, [requests.delete(key)]))

@@ -112,8 +112,7 @@ class Held(Value):
 
 class Node(Record):
     """A host that is there: value of `node`, under a lease. vtep4, vtep6: addresses of its tunnel's ends. mtu: of the
-    uplink, bytes. boot, pid, started: of the process that keeps the lease. applied: the revision up to which the kernel
-    holds what etcd says. problems: what hinders it, in words."""
+    uplink, bytes. boot, pid, started: of the process that keeps the lease. problems: what hinders it, in words."""
 
     name: str
     boot: str
@@ -124,7 +123,30 @@ class Node(Record):
     mtu: int = 0
     port: int = 0
     version: str = ""
-    applied: int = 0
+    problems: tuple[str, ...] = ()
+
+
+class Member(Record):
+    """A host takes part in a network: value of `member`, under no lease. name: the host's, for people. vtep: the
+    address of its end of the tunnels, text. mac: of its VXLAN device. mtu: of its uplink, bytes. port: UDP. agent:
+    whether an agent keeps the host's `node` record, so that its absence says something. created: seconds since the
+    epoch."""
+
+    name: str
+    vtep: str
+    mac: str = ""
+    mtu: int = 0
+    port: int = 0
+    agent: bool = False
+    created: float = 0.0
+
+
+class Sync(Record):
+    """Up to which revision a host's kernel holds what etcd says: value of `sync`, under the lease of `node`. at: when
+    that was written, seconds since the epoch. problems: what it could not do, in words."""
+
+    revision: int = 0
+    at: float = 0.0
     problems: tuple[str, ...] = ()
 
 

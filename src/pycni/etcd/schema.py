@@ -45,6 +45,10 @@ class Keys(Value):
         return f"{self.networks}{name}"
 
     @property
+    def fences(self) -> str:
+        return f"{self.base}fence/"
+
+    @property
     def vnis(self) -> str:
         return f"{self.base}vni/"
 
@@ -52,7 +56,7 @@ class Keys(Value):
         return f"{self.vnis}{number:08}"
 
     def fence(self, node: str) -> str:
-        return f"{self.base}fence/{node}"
+        return f"{self.fences}{node}"
 
     # -- what hosts compete for: written by all of them, never over what is there --------------------------------------
 
@@ -93,7 +97,33 @@ class Keys(Value):
     def vtep(self, address: Address) -> str:
         return f"{self.base}vtep/{address.version}/{hexadecimal(address)}"
 
+    # -- what every host follows ---------------------------------------------------------------------------------------
+
+    @property
+    def shared(self) -> tuple[str, str]:
+        """What an agent keeps a copy of, as one range: its first key, and the first one behind it. Those are the kinds
+        block, ep, fence, member, net and node; own, sync, vni and vtep sort behind them."""
+        return f"{self.base}block/", f"{self.base}own/"
+
     # -- a host's own: written by nobody else --------------------------------------------------------------------------
+
+    @property
+    def all_members(self) -> str:
+        return f"{self.base}member/"
+
+    def members(self, node: str) -> str:
+        """The prefix of what says in which networks *node* takes part."""
+        return f"{self.all_members}{node}/"
+
+    def member(self, node: str, network: str) -> str:
+        return f"{self.members(node)}{network}"
+
+    @property
+    def syncs(self) -> str:
+        return f"{self.base}sync/"
+
+    def sync(self, node: str) -> str:
+        return f"{self.syncs}{node}"
 
     @property
     def nodes(self) -> str:
@@ -120,7 +150,7 @@ class Keys(Value):
     def parse(self, key: str) -> tuple[str, ...]:
         """The kind of *key* and its parts: ("net", name), ("vni", number), ("fence", node), ("ep", network, address),
         ("block", network, block), ("block", network, family, "length"), ("vtep", address), ("node", node),
-        ("own-ep", node, network, container id, ifname),
+        ("member", node, network), ("sync", node), ("own-ep", node, network, container id, ifname),
         ("own-block", node, network). SchemaError for a key that is none of these.
         """
         if not key.startswith(self.base):
@@ -146,7 +176,10 @@ class Keys(Value):
 
 
 #: Of each kind the number of parts between slashes behind it.
-_PARTS = {"net": 1, "vni": 1, "fence": 1, "ep": 3, "block": 3, "vtep": 2, "node": 1, "own-ep": 4, "own-block": 2}
+_PARTS = {"net": 1, "vni": 1, "fence": 1, "ep": 3, "block": 3, "vtep": 2, "node": 1, "member": 2, "sync": 1} | {
+    "own-ep": 4,
+    "own-block": 2,
+}
 
 
 def hexadecimal(address: Address) -> str:

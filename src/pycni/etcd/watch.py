@@ -8,7 +8,10 @@ one holds to (each was seen to go wrong somewhere):
 - a member without a majority ends the stream (`hasleader`), and one that is stopped, whose connection stays open for
   hours, is noticed because it leaves a question unanswered;
 - history that was compacted away is no error to go on from but a `Compacted`: the caller reads everything again;
-- an empty answer to the question is a sign of life and no more: etcd before 3.4.25 may send it ahead of events.
+- an empty answer to the question is a sign of life and no more: etcd before 3.4.25 may send it ahead of events;
+- what comes a second time is dropped: etcd before 3.4.24 repeats events;
+- a member that does not know the revision to go on from is left: it lags, or its data was replaced by older ones, and
+  would wait in silence until it gets there.
 """
 
 from __future__ import annotations
@@ -54,13 +57,15 @@ class Compacted(Exception):
 
 
 class Watch:
-    """One watch on *prefix*. `stop` may be called from any thread, everything else from one."""
+    """One watch on *prefix*, or on the keys from it to *end*. `stop` is for any thread, everything else for one."""
 
-    def __init__(self, client: Client, prefix: str) -> None:
+    def __init__(self, client: Client, prefix: str, end: str = "") -> None:
         self._client = client
         self._prefix = prefix
+        self._end = end or end_of(prefix)
         self._stopped = threading.Event()
         self._stream: Any = None
+        self._unanswered = False  # the last stream was ended because a question was not answered
         self.reconnects = 0
         self.reason = ""  # why the last stream ended
         self.silent_since = 0.0  # since when no member answers (time.time()), 0.0 while one does
@@ -77,8 +82,9 @@ class Watch:
             try:
                 for batch in self._stream_of(caller, revision, until):
                     pause_s = SHORTEST_PAUSE_S
-                    revision = batch.revision
-                    yield batch
+                    if batch.revision > revision:
+                        revision = batch.revision
+                        yield batch
                 continue  # it was stopped, or the time is over
             except Rejected as refusal:
                 if refusal.text == _CANCELLED:
@@ -87,6 +93,8 @@ class Watch:
                     self._mend(caller, refusal)
             except (Unreachable, NoGateway) as failure:
                 self.reason = str(failure)
+                if self._unanswered:
+                    caller.note_silence()
             self.reconnects += 1
             self.silent_since = self.silent_since or time.time()
             self._client.current = (self._client.current + 1) % len(self._client.callers)
@@ -113,14 +121,17 @@ class Watch:
         """One stream until it ends."""
         heard = threading.Event()
         end: queue.SimpleQueue[None] = queue.SimpleQueue()
-        first = caller.watch_request(self._prefix, end_of(self._prefix), revision + 1)
+        first = caller.watch_request(self._prefix, self._end, revision + 1)
         questions = self._questions(caller, first, heard=heard, end=end, until=until)
+        self._unanswered = False
         self._stream = stream = caller.watch(questions, TRY_S)
         if self._stopped.is_set():
             stream.cancel()  # stop() did not see it
         try:
             for answer in stream:
                 heard.set()
+                if not answer.events and not answer.canceled and answer.header.revision < revision:
+                    raise Unreachable(f"it is at revision {answer.header.revision}, before {revision}")
                 self.silent_since = 0.0
                 if answer.canceled:
                     if answer.compact_revision:
@@ -154,6 +165,7 @@ class Watch:
                 pass
             stream = self._stream
             if stream is not None and (not heard.is_set() or time.monotonic() >= until):
+                self._unanswered = not heard.is_set()
                 stream.cancel()
                 return
             heard.clear()
