@@ -88,6 +88,22 @@ def wrap_companion(steps: Steps, plugin: str) -> None:
             steps.wrap(tuning, name)
 
 
+def wrap_overlay(steps: Steps) -> None:
+    from pycni.etcd import members
+    from pycni.host import tunnel_guard
+    from pycni.plugins.overlay import enrolling, joining, leaving, outside, program
+
+    for name in ("guard", "change_peers", "unguard"):
+        steps.wrap(tunnel_guard, name)
+    for name in ("join", "leave"):
+        steps.wrap(members, name)
+    for module, name in (
+        *((program, "read_etcd"), (program, "change_entries"), (enrolling, "make_network"), (joining, "keep_joined")),
+        *((leaving, "forget_joined"), (outside, "lease"), (outside, "release"), (outside, "remove_bridge")),
+    ):
+        steps.wrap(module, name)
+
+
 def main() -> int:
     executable, parent, action, number = sys.argv[1:5]
     sys.argv[:] = [executable]
@@ -116,6 +132,8 @@ def main() -> int:
         from pycni.plugins.firewall import delete
 
         steps.wrap(delete, "_open_ports")
+    if plugin == "pycni-overlay":
+        wrap_overlay(steps)
     if plugin in ("bandwidth", "tuning"):
         wrap_companion(steps, plugin)
     try:

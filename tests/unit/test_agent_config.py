@@ -20,6 +20,8 @@ grace_s = 0
 proxy_connections = 1000
 proxy_clients = 1000
 proxy_idle_s = 3600
+node_ttl_s = 10
+dead_after_s = 60
 metrics = "[::1]:9123"
 log_level = "debug"
 """
@@ -66,6 +68,8 @@ def test_the_manual_explains_every_key_with_its_default() -> None:
         ("proxy_connections", 1, 1 << 20),
         ("proxy_clients", 1, 1 << 20),
         ("proxy_idle_s", 0, 604800),
+        ("node_ttl_s", 2, 3600),
+        ("dead_after_s", 0, 604800),
     ],
 )
 def test_limits_are_inclusive_and_named(key: str, low: float, high: float) -> None:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from pycni.agent.journal import BUCKETS_S, COMMANDS, KEPT_EVENTS, Journal
+from pycni.agent.journal import BUCKETS_S, COMMANDS, KEPT_EVENTS, Journal, Words
 
 ADD = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0"}
 FAILED = '{"code": 101, "msg": "no address is left"}'
@@ -135,3 +135,16 @@ def test_invented_commands_do_not_make_counters(capsys: pytest.CaptureFixture[st
     ((key, tally),) = journal.tallies()
     assert (key, tally.count) == (("bridge", "other", 101), 100)
     assert "other" not in COMMANDS
+
+
+def test_words_of_plugins(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed for people is an event, however it comes in pieces; tracebacks and others' lines pass whole."""
+    journal = Journal()
+    words = Words(journal, sys.stderr)
+    print("pycni: something", "is late", file=words)
+    print("Traceback", "(most recent", "call last):", file=words)
+    words.write("no end yet")
+    said, passed = capsys.readouterr().err.splitlines()
+    assert passed == "Traceback (most recent call last):"
+    event = json.loads(said)
+    assert (event["event"], event["level"], event["msg"]) == ("said", "warning", "something is late")

@@ -44,7 +44,8 @@ def tree(root: Path) -> dict[str, bytes | str]:
     }
 
 
-NAMES = [f"pycni-{name}" for name in "bandwidth bridge firewall ipam loopback portmap ptp static tuning".split()]
+PLUGINS = "bandwidth bridge firewall ipam loopback overlay portmap ptp static tuning".split()
+NAMES = [f"pycni-{name}" for name in PLUGINS]
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 KINDS = [pytest.param("c", marks=needs_compiler), "python", "standalone"]
 

@@ -31,6 +31,10 @@ FORBIDDEN = {
     *("pyroute2", "re", "socket", "subprocess", "tempfile", "threading", "traceback", "typing"),
 }
 # Loaded by functions, so that only calls that need them pay: on the way of every ADD, DEL or CHECK with ipMasq.
+_OF_OVERLAY = (
+    *("pycni.host.nftables", "pycni.host.tunnels", "pycni.ipam.etcd_plugin"),
+    *("pycni.etcd.gateway", "pycni.etcd.hints"),
+)
 LATE = {
     ("bridge", "add"): ("pycni.host.nftables",),
     ("bridge", "check"): ("pycni.host.nftables",),
@@ -43,6 +47,9 @@ LATE = {
     ("portmap", "delete"): ("pycni.portmap.withdraw", "pycni.host.nftables"),
     ("tuning", "add"): ("pycni.plugins.tuning.tune", "pycni.host.tuning"),
     ("bandwidth", "add"): ("pycni.plugins.bandwidth.limit", "pycni.host.traffic_control"),
+    ("overlay", "add"): _OF_OVERLAY,
+    ("overlay", "check"): _OF_OVERLAY,
+    ("overlay", "delete"): (*_OF_OVERLAY, "pycni.exe.head_start", "pycni.plugins.overlay.leaving"),
     ("ptp", "add"): ("pycni.host.nftables",),
     ("ptp", "check"): ("pycni.host.nftables",),
     ("ptp", "delete"): ("pycni.exe.head_start", "pycni.host.nftables", "pycni.attach.release", "pycni.store"),
@@ -58,6 +65,9 @@ BUDGET = {
     ("loopback", "add"): (36, 25),
     ("ipam", "add"): (30, 22),
     ("static", "add"): (18, 20),
+    ("overlay", "add"): (98, 27),
+    ("overlay", "check"): (94, 27),
+    ("overlay", "delete"): (85, 27),
     ("portmap", "add"): (60, 26),
     ("portmap", "check"): (54, 26),
     ("portmap", "delete"): (51, 26),

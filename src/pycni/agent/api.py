@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NAME = b"pycni-api"  # in place of the executable's path
 LONGEST_WAIT_S = 30.0  # for `events`: the client asks again
 List = Callable[[str | None], list[dict[str, Any]]]  # of a network, or of all
-METHODS = ("status", "attachments", "objects", "leases", "ports", "events", "reconcile")
+METHODS = ("status", "attachments", "objects", "leases", "ports", "overlay", "events", "reconcile")
 
 
 class Api:
@@ -74,6 +74,8 @@ class Api:
             return self._status()
         if method == "events":
             return await self._events(_integer(question, "after"))
+        if method == "overlay":
+            return await self._agent.read(self._agent.overlay.as_json, _text(question, "network"))
         if method in self._lists:
             return await self._agent.read(self._lists[method], _text(question, "network"))
         if method == "objects":
@@ -104,6 +106,7 @@ class Api:
             "memory_bytes": _resident_bytes(),
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,  # without the one for looking
             "ports": agent.ports.counts(),
+            "overlay": self._agent.overlay.counts(),
             "proxy": {"pid": agent.ports.proxy.pid or None, "restarts": agent.ports.proxy.restarts},
             "calls": calls,
             "reconciled": agent.last.as_dict() if agent.last else None,

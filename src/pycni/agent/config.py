@@ -29,11 +29,13 @@ class AgentConfig(Value):
     proxy_connections: int = 65536  # through the userland proxy at the same time, of all containers
     proxy_clients: int = 65536  # of UDP, at the same time; the one that was silent longest makes room
     proxy_idle_s: float = 0.0  # silence after which the proxy ends a connection; 0: never
+    node_ttl_s: int = 30  # after which a host that says nothing to etcd is shown as suspect by the others
+    dead_after_s: float = 600.0  # after which a suspect is declared dead, and its addresses are freed; 0: never
     metrics: str = ""  # "127.0.0.1:9123"; "": no metrics
     log_level: str = "info"
 
 
-AT_START_ONLY = ("socket", "workers", "metrics")  # a reload leaves these as they were
+AT_START_ONLY = ("socket", "workers", "metrics", "node_ttl_s")  # a reload leaves these as they were
 
 _LIMITS: dict[str, tuple[float, float]] = {
     "workers": (1, 64),
@@ -44,6 +46,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "proxy_connections": (1, 1 << 20),
     "proxy_clients": (1, 1 << 20),
     "proxy_idle_s": (0, 604800),
+    "node_ttl_s": (2, 3600),
+    "dead_after_s": (0, 604800),
 }
 
 

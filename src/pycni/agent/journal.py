@@ -9,11 +9,12 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from pycni.agent.config import LOG_LEVELS
 
 KEPT_EVENTS = 1000  # a follower that is slower than that misses some and is told so
+SAID = "pycni: "  # how a plugin's sentence on standard error begins
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)  # upper ends
 
@@ -98,6 +99,32 @@ class Journal:
     def unlisten(self, listener: Callable[[], None]) -> None:
         with self._lock:
             self._listeners.discard(listener)
+
+
+class Words:
+    """Standard error of a process that has a journal: what plugins say there beside their answers ("pycni: …") becomes
+    an event, everything else passes. Each line is one write: threads must not mix theirs."""
+
+    def __init__(self, journal: Journal, stream: TextIO) -> None:
+        self._journal = journal
+        self._stream = stream
+        self._begun = threading.local()  # `text`: a line without its end
+
+    def write(self, text: str) -> int:
+        *lines, rest = f"{getattr(self._begun, 'text', '')}{text}".split("\n")
+        self._begun.text = rest
+        for line in lines:
+            if line.startswith(SAID):
+                self._journal.note("warning", event="said", msg=line.removeprefix(SAID))
+            else:
+                self._stream.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 def _write_line(event: dict[str, Any]) -> None:

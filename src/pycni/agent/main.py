@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -19,9 +20,10 @@ from pycni.agent import api, notify
 from pycni.agent.acceptors import refusal
 from pycni.agent.calls import Calls
 from pycni.agent.config import AT_START_ONLY, AgentConfig
-from pycni.agent.journal import Journal
+from pycni.agent.journal import Journal, Words
 from pycni.agent.listener import Listener
 from pycni.agent.metrics import MetricsServer
+from pycni.agent.overlay import Overlay
 from pycni.agent.ports import AgentPorts
 from pycni.agent.reconcile import DeadSince, Reconciled, reconcile
 from pycni.agent.server import Call, Server, namespace_in
@@ -31,12 +33,12 @@ from pycni.etcd import connect
 from pycni.exe.wire import Answer, Request
 from pycni.host import conntrack, nfnetlink, nft_events
 from pycni.host.links import remove_in_groups
-from pycni.ipam.etcd_pending import finish_everywhere
 from pycni.portmap import holding
 from pycni.portmap.proxy.client import ProxyError
 from pycni.store import keep_open, open_store
 
 TABLE = "pycni"
+TUNNELS = "pycni_tunnels"
 FIREWALLD = "firewalld"  # its table: gone for a moment when it reloads, and what it was told of containers for good
 FLUSH_PAUSE_S = 0.05  # a flush is many notices; and firewalld reloads in several steps
 READERS = 2  # threads for questions: apart from the calls', so that neither waits for the other
@@ -54,6 +56,7 @@ class Agent:
         self.config = load()
         self.listener = listener
         self.journal = Journal(self.config.log_level)
+        sys.stderr = Words(self.journal, sys.stderr)
         self.started = time.time()
         self.last: Reconciled | None = None
         self._handed = 0  # plugin calls that came by the loop and are carried out or wait for a worker
@@ -63,6 +66,7 @@ class Agent:
         self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
         self._calls = Calls(self.journal)
         self.ports = AgentPorts(self.journal, self._allow_sockets)
+        self.overlay = Overlay(lambda: self.config, self.journal)
         self._api = api.Api(self)
         self._dead_since = DeadSince()
         self._wake = asyncio.Event()
@@ -76,6 +80,7 @@ class Agent:
         self._admit_readers()
         self._allow_sockets(0)
         await self._adopt_proxy()
+        self.overlay.install()
         metrics = MetricsServer(self) if self.config.metrics else None
         events = self._listen_to_nft()
         tasks = [asyncio.ensure_future(self._reconcile_for_ever()), asyncio.ensure_future(self._watchdog())]
@@ -94,6 +99,7 @@ class Agent:
                 metrics.close()
             for pool in (self._pool, self._readers, self._upkeep):
                 pool.shutdown()
+            self.overlay.close()
             self.ports.close()
             self.journal.note("info", event="stopped", pid=os.getpid())
 
@@ -144,10 +150,15 @@ class Agent:
     def _reconcile(self) -> Reconciled:
         began, now = time.monotonic(), time.time()
         try:
+            overlay = self.overlay.adopt()  # first: traffic of other hosts must not wait for what is over here
             with open_store() as store:
                 alone = self._calls.alone_for
-                done = reconcile(store, self.config.grace_s, now, self._dead_since, alone, ports=self.ports)
-                return done.replace(failures=(*done.failures, *finish_everywhere(store)))
+                refused = self.overlay.refused
+                done = reconcile(
+                    store, self.config.grace_s, now, self._dead_since, alone, ports=self.ports, refused=refused
+                )
+                overlay += self.overlay.compare() + self.overlay.finish(store)
+                return done.replace(failures=(*done.failures, *overlay))
         except (CniError, OSError) as failure:
             reason = str(failure)
         except Exception as failure:  # a bug must not end the upkeep for ever, without a word
@@ -183,6 +194,8 @@ class Agent:
         except OSError:
             self._wake.set()  # ENOBUFS: notices were lost, so look
             return
+        if TUNNELS in lost.tables:
+            self._readers.submit(self.overlay.compare)
         if TABLE in lost.tables or FIREWALLD in lost.gone or (lost.owners and self._are_missed(lost.owners)):
             self._wake.set()
 

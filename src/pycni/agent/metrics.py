@@ -64,6 +64,7 @@ class _Collector:
         yield _gauges("pycni_attachments", "Attachments in the store.", ("network", "state"), attachments)
         yield _gauges("pycni_leases", "Addresses given out.", ("network",), leases)
         yield from _ports(agent.ports)
+        yield from _overlay(agent.overlay.counts())
         last = agent.last
         if last is not None:
             yield GaugeMetricFamily("pycni_reconcile_timestamp_seconds", "When records met the kernel last.", last.at)
@@ -101,6 +102,37 @@ def _ports(ports: AgentPorts) -> Iterable[Any]:
     for name, number in (stats["total"] if stats is not None else {}).items():
         kind = GaugeMetricFamily if name in ("open", "flows") else CounterMetricFamily
         yield kind(f"pycni_proxy_{name}", "Of the userland proxy, see docs/proxy.md.", number)
+
+
+def _overlay(clusters: dict[str, Any]) -> Iterable[Any]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    labels = ["prefix", "network"]
+    peers = GaugeMetricFamily("pycni_overlay_peers", "Other hosts of an overlay network.", labels=labels)
+    entries = GaugeMetricFamily("pycni_overlay_entries", "Kernel entries that lead to them.", labels=labels)
+    in_step = GaugeMetricFamily("pycni_overlay_in_step", "Whether the kernel has all of them.", labels=labels)
+    restored = CounterMetricFamily("pycni_overlay_restored", "Comparisons that had to repair.", labels=labels)
+    for prefix, counts in clusters.items():
+        for name, network in counts["networks"].items():
+            peers.add_metric([prefix, name], network["peers"])
+            entries.add_metric([prefix, name], network["entries"])
+            in_step.add_metric([prefix, name], network["in_step"])
+            restored.add_metric([prefix, name], network["restored"])
+    yield from (peers, entries, in_step, restored)
+    for key, name, text in _OF_CLUSTERS:
+        family = GaugeMetricFamily(f"pycni_overlay_{name}", text, labels=["prefix"])
+        for prefix, counts in clusters.items():
+            family.add_metric([prefix], counts[key])
+        yield family
+
+
+_OF_CLUSTERS = (
+    ("revision", "revision", "Of etcd's store, as far as it was heard."),
+    ("applied", "applied_revision", "Up to which the kernel has everything."),
+    ("stale_s", "stale_seconds", "Since when etcd is silent, 0 while it is not."),
+    ("lease", "lease_held", "Whether this host is there for the others."),
+    ("suspects", "suspects", "Hosts that nothing is heard of."),
+)
 
 
 def _objects() -> tuple[Counter[tuple[str, ...]], Counter[tuple[str, ...]]]:

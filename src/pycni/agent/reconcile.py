@@ -56,10 +56,18 @@ class DeadSince:
 
 
 def reconcile(
-    store: Store, grace_s: float, now: float, dead_since: DeadSince, alone: Alone, *, ports: AgentPorts
+    store: Store,
+    grace_s: float,
+    now: float,
+    dead_since: DeadSince,
+    alone: Alone,
+    *,
+    ports: AgentPorts,
+    refused: Callable[[Record], str],
 ) -> Reconciled:
     """One comparison. *grace_s*: how long an attachment whose namespace is gone is left to the runtime's own DEL;
-    *alone*: keeps this process from working on the same attachment meanwhile; *ports*: what it holds."""
+    *alone*: keeps this process from working on the same attachment meanwhile; *ports*: what it holds; *refused*: why a
+    dead attachment is to be left alone, "" where it is not."""
     began = time.monotonic()
     failures: list[str] = []
     with rtnl.Netlink() as host:
@@ -70,6 +78,9 @@ def reconcile(
         for record in dead
         if is_abandoned(record) or _was_left(record) or dead_since.is_due(record, grace_s, now)
     ]
+    whys = [(record, refused(record)) for record in due]
+    failures += [f"{record.attachment.owner} is not released: {why}" for record, why in whys if why]
+    due = [record for record, why in whys if not why]
     released = tuple(record.attachment.owner for record in due if _release(store, record, alone, failures))
     held = ports.now()
     records = store.attachments.all()
@@ -160,8 +171,9 @@ def foreign_changes(records: Iterable[Record], dead: Iterable[Record]) -> tuple[
     for record in records:
         if record.state != "ready" or record.attachment in gone:
             continue
-        for name in record.host_links:
-            link, bridge = links.get(name), links.get(record.bridge)
+        for at, name in enumerate(record.host_links):
+            # The record's bridge is that of the first link; the second one of an overlay is on its gateway bridge.
+            link, bridge = links.get(name), links.get(record.bridge) if at == 0 else None
             if link is None:
                 found.append(f"{record.attachment.owner}: host link {name} is gone")
             elif bridge is not None and link.master != bridge.index:

@@ -61,14 +61,14 @@ def reclaim_with_leases(call: Call, conf: NetConf) -> None:
             reclaim(store, call, conf)
         except CniError as failure:
             try:
-                _collect_leases(store, call, conf)
+                collect_leases(store, call, conf)
             except (CniError, OSError) as second:
                 failure.add_note(f"ipam: {second}")
             raise
-        _collect_leases(store, call, conf)
+        collect_leases(store, call, conf)
 
 
-def _collect_leases(store: Store, call: Call, conf: NetConf) -> None:
+def collect_leases(store: Store, call: Call, conf: NetConf) -> None:
     if conf.ipam.text("type"):
         delegate.ask("GC", call, conf, store)
 

@@ -62,9 +62,14 @@ def release_record(store: Store, record: Record, executable: str = "") -> None:
 
     *executable*: the file that was called, if one was (see Call); else the one that an ADD would call today.
     """
-    owner = record.attachment
     conf = parse_conf(record.conf.encode(), "DEL")
-    call = Call(
+    release(store, record.attachment, call_of(record, conf, executable), conf, record=record)
+
+
+def call_of(record: Record, conf: NetConf, executable: str = "") -> Call:
+    """The DEL that a runtime would call for *record*, whose config is *conf*; *executable* as in release_record."""
+    owner = record.attachment
+    return Call(
         command="DEL",
         container_id=owner.container_id,
         netns=record.netns,
@@ -74,7 +79,6 @@ def release_record(store: Store, record: Record, executable: str = "") -> None:
         environ=environment_of(record),
         executable=executable or _executable(conf, record),
     )
-    release(store, owner, call, conf, record=record)
 
 
 def _executable(conf: NetConf, record: Record) -> str:

@@ -44,6 +44,9 @@ class Plugin(Value):
 
 PLUGINS = (
     Plugin(name="bridge", drop_in="bridge", module="pycni.plugins.bridge", makes_link=True, split=True),
+    Plugin(
+        name="overlay", drop_in="overlay", module="pycni.plugins.overlay", makes_link=True, releases=True, split=True
+    ),
     Plugin(name="loopback", drop_in="loopback", module="pycni.plugins.loopback.plugin"),
     Plugin(name="ipam", drop_in="host-local", module="pycni.ipam.executable"),
     Plugin(name="static", drop_in="static", module="pycni.ipam.static_executable"),

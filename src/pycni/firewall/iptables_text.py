@@ -11,7 +11,7 @@ from binascii import crc32
 from ipaddress import ip_network
 
 from pycni.cni.value import Value
-from pycni.firewall.rules import check_link
+from pycni.firewall.rules import check_link, friends_of, is_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def isolation_units(network: NetworkRules) -> tuple[Unit, ...]:
     for link in map(check_link, network.bridges):
         out.append(Unit("filter", "D", ("-j DROP",), tuple(Hook(chain, f"-o {link}") for chain in _guards(network))))
         target = ISOLATED if network.isolate else OPEN
-        rules = ("-m conntrack --ctstate DNAT -j RETURN", f"-j {target}")
+        within = (f"-o {check_link(other)} -j RETURN" for other in friends_of(network, link))
+        rules = ("-m conntrack --ctstate DNAT -j RETURN", *within, f"-j {target}")
         out.append(
             Unit(
                 "filter",
@@ -109,7 +110,7 @@ def isolation_units(network: NetworkRules) -> tuple[Unit, ...]:
                 (Hook("FORWARD", f"-i {link} ! -o {link} {quoted_comment(network.network)}", first=True),),
             )
         )
-        if network.apart:
+        if is_apart(network, link):
             rules = ("-m conntrack --ctstate DNAT -j RETURN", "-j DROP")
             hook = Hook("FORWARD", f"-i {link} -o {link} {quoted_comment(network.network)}", first=True)
             out.append(Unit("filter", "A", rules, (hook,)))

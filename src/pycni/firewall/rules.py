@@ -34,6 +34,8 @@ class NetworkRules(Value):
     passing: tuple[str, ...] = ()  # further links whose traffic passes where the FORWARD policy is DROP
     opens: bool = False  # iptables: it passes before the rules of others in FORWARD, too
     admin_chain: str = ""  # iptables: the user's chain that is asked before ours
+    together: bool = False  # `bridges` are of one network: what comes by one of them may go on by another
+    outward: tuple[str, ...] = ()  # of `bridges` those that `together` is not about, and `apart` alone is
     masquerades: bool = True  # whether iptables masquerades `subnets` as a whole; nftables goes by container
 
 
@@ -100,10 +102,10 @@ def shared_elements(network: NetworkRules) -> tuple[Element, ...]:
     for link in network.bridges:
         check_link(link)
         out.append(Element("bridges", (link,)))
-        out.append(Element("same", (link, link)))
+        out += [Element("same", (link, other)) for other in (link, *friends_of(network, link))]
         if network.isolate:
             out.append(Element("isolated", (link,)))
-        if network.apart:
+        if is_apart(network, link):
             out.append(Element("apart", (link, link)))
     for subnet in network.subnets:
         out.append(Element(f"local{ip_network(subnet).version}", (as_key(subnet),) * 2))
@@ -111,6 +113,18 @@ def shared_elements(network: NetworkRules) -> tuple[Element, ...]:
     out += [Element("loopback", (check_link(link),)) for link in network.loopback]
     out += [Element("trusted", (check_link(link),)) for link in network.trusted]
     return tuple(out)
+
+
+def friends_of(network: NetworkRules, link: str) -> tuple[str, ...]:
+    """The other bridges of *network* to which packets from *link* may go on."""
+    if not network.together or link in network.outward:
+        return ()
+    return tuple(other for other in network.bridges if other != link and other not in network.outward)
+
+
+def is_apart(network: NetworkRules, link: str) -> bool:
+    """Whether the containers behind *link*, one of the bridges, do not reach each other by it."""
+    return network.apart and (not network.outward or link in network.outward)
 
 
 def as_key(subnet: str) -> str:

@@ -62,6 +62,7 @@ CLAIM = f"""UPDATE attachments SET state = 'deleting', pid = ?, pid_start = ?
     WHERE {_IS_OWNER} AND state = ? AND created = ?"""
 REMOVE = f"DELETE FROM attachments WHERE {_IS_OWNER} AND created = ?"
 COUNT = "SELECT count(*) FROM attachments WHERE network = ?"
+OF_NETWORK = "SELECT EXISTS (SELECT 1 FROM attachments WHERE network = ? AND part = '')"
 # A record in state "deleting" has given back its rules. The attachments of a bridge network have the same rules, so
 # this ends at the first or second row but for a crowd that is being deleted.
 SHARES_RULES = """SELECT EXISTS (SELECT 1 FROM attachments
@@ -143,6 +144,10 @@ class Attachments:
         else:
             ((number,),) = self._store.query(COUNT, (network,))
         return int(number)
+
+    def has_network(self, network: str) -> bool:
+        """Whether there is an attachment of *network*, in whatever state; what chained plugins add counts for none."""
+        return self._exists(OF_NETWORK, (network,))
 
     def shares_rules(self, record: Record) -> bool:
         """Whether another attachment of the same network and part relies on the same network rules."""
