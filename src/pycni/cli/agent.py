@@ -68,6 +68,8 @@ def _facts(said: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
     yield "calls now", f"{said['busy']}, {config['workers']} at the same time"
     yield "memory", f"{said['memory_bytes'] / 2**20:.1f} MiB, {counted(said['descriptors'], 'descriptor')}"
     yield "ports", _ports(said)
+    for prefix, cluster in said["overlay"].items():
+        yield "overlay", f"{prefix}: {_cluster(cluster)}"
     yield "readers", f"group {config['readers']}" if config["readers"] else "root only"
     yield "metrics", config["metrics"] or "off"
     last = said["reconciled"]
@@ -83,6 +85,21 @@ def _ports(said: Mapping[str, Any]) -> str:
     restarts = f", {counted(proxy['restarts'], 'restart')}" if proxy["restarts"] else ""
     serving = f"proxy pid {proxy['pid']}{restarts}" if proxy["pid"] else "no proxy"
     return f"{ports['held']} held, {ports['proxied']} by the proxy ({serving})" if ports["held"] else "none held"
+
+
+def _cluster(cluster: Mapping[str, Any]) -> str:
+    networks = cluster["networks"].values()
+    peers = sum(network["peers"] for network in networks)
+    words = [counted(len(networks), "network"), counted(peers, "peer")]
+    behind = sum(not network["in_step"] for network in networks)
+    words.append(f"{behind} not in step" if behind else "in step")
+    if cluster["suspects"]:
+        words.append(counted(cluster["suspects"], "suspect host"))
+    if cluster["stale_s"]:
+        words.append(f"etcd silent for {age(cluster['stale_s'])}")
+    elif not cluster["lease"]:
+        words.append("not admitted")
+    return ", ".join(words)
 
 
 def _call_row(call: Mapping[str, Any]) -> tuple[str, ...]:

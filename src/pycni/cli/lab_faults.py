@@ -8,17 +8,20 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 
-from pycni.cli.failure import FAILED, OK, unwritable
+from pycni.cli.failure import FAILED, OK, USAGE, Failure, unwritable
 from pycni.cli.lab import find_lab
 from pycni.cli.tables import counted, print_table, width_of
 from pycni.lab import breaking, capture
 from pycni.lab.checks import namespaces_of
 from pycni.lab.drawing import render_svg
 from pycni.lab.graph import draw
+from pycni.lab.looking import missing
 from pycni.lab.matrix import Matrix, measure
 from pycni.lab.matrix_view import compact, draw_matrix, legend, rows
 from pycni.lab.mermaid import render_mermaid
 from pycni.lab.picture_of import picture_of
+from pycni.lab.progress import Progress
+from pycni.lab.running import RunningLab
 
 
 def _say(lines: Iterable[str]) -> int:
@@ -49,17 +52,24 @@ def _kill(given: Namespace) -> int:
 
 def _start(given: Namespace) -> int:
     lab = find_lab(given.lab)
-    return _say(breaking.start(lab, f"{given.kind} {name}") for name in given.names)
+    return _say(breaking.start(lab, f"{given.kind} {name}", Progress()) for name in given.names)
 
 
 def _reboot(given: Namespace) -> int:
     lab = find_lab(given.lab)
-    return _say(breaking.reboot(lab, host) for host in given.hosts)
+    return _say(breaking.reboot(lab, host, Progress()) for host in given.hosts)
 
 
 def _heal(given: Namespace) -> int:
-    healed = breaking.heal(find_lab(given.lab), given.what)
-    return _say([f"no more: {text}" for text in healed] or ["nothing was broken"])
+    lab = find_lab(given.lab)
+    healed = breaking.heal(lab, given.what, Progress())
+    return _say([*([f"no more: {text}" for text in healed] or ["nothing was broken"]), *_not_attached(lab)])
+
+
+def _not_attached(lab: RunningLab) -> list[str]:
+    """A line about containers of the file that are not there; [] where all are."""
+    names = ", ".join(f"{host}/{name}" for host, name in missing(lab))
+    return [f"not attached: {names}; `pycni lab up {lab.state['file']}` attaches them"] if names else []
 
 
 # -- looks -------------------------------------------------------------------------------------------------------------
@@ -68,6 +78,12 @@ def _heal(given: Namespace) -> int:
 def _graph(given: Namespace) -> int:
     picture = picture_of(find_lab(given.lab or given.named_lab))
     named = os.path.splitext(given.output or "")[1]
+    if given.format is None and named not in ("", ".svg", ".mmd", ".md"):
+        raise Failure(
+            f"{given.output}: a picture is .svg, or .mmd or .md for Mermaid",
+            exit_code=USAGE,
+            next_step="or say --format",
+        )
     kind = given.format or ("mermaid" if named in (".mmd", ".md") else "svg")
     text = render_svg(draw(picture)) if kind == "svg" else render_mermaid(picture)
     if named == ".md":
@@ -104,7 +120,7 @@ def _ping_matrix(given: Namespace) -> int:
     if given.json:
         print(json.dumps({"lab": lab.name, **matrix.as_json()}, indent=4))
     else:
-        _show(matrix, given, lab.name)
+        _show(matrix, given, lab)
     return FAILED if matrix.wrong else OK
 
 
@@ -114,7 +130,7 @@ def _progress(done: int, of: int) -> None:
         sys.stderr.flush()
 
 
-def _show(matrix: Matrix, given: Namespace, lab: str) -> None:
+def _show(matrix: Matrix, given: Namespace, lab: RunningLab) -> None:
     head, table = rows(matrix)
     width = width_of(sys.stdout)
     widest = sum(max(map(len, column)) + 2 for column in zip(head, *table, strict=True)) if table else 0
@@ -130,9 +146,10 @@ def _show(matrix: Matrix, given: Namespace, lab: str) -> None:
     wrong = len(matrix.wrong)
     for each in [each for each in matrix.wrong if each.pair.address and not each.reached][:1]:
         host, _, container = each.pair.source.partition("/")
-        print(f"why: pycni lab exec --lab {lab} {host} -- pycni trace {container} {each.pair.address}")
+        print(f"why: pycni lab exec --lab {lab.name} {host} -- pycni trace {container} {each.pair.address}")
     summary = f"{counted(len(matrix.names), 'container')}, {counted(len(matrix.seen), 'pair')} asked, "
     print(f"{summary}{'all as expected' if not wrong else f'{wrong} not as expected'}")
+    _say(_not_attached(lab))
     if given.picture:
         print(os.path.abspath(given.picture))
 

@@ -5,39 +5,17 @@ from __future__ import annotations
 import json
 import time
 from argparse import Namespace
-from collections import Counter
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
-from pycni.cli.networks import member, read_directory
+from pycni.cli.pools import Usage, read_usage
 from pycni.cli.state import existing_store, read_leases, see_all
 from pycni.cli.tables import age, print_table
-from pycni.cni.conf import parse_conf
-from pycni.cni.errors import CniError
-from pycni.cni.value import Value
-from pycni.ipam.conf import data_dir, parse_sets
-from pycni.ipam.ranges import RangeSet
+from pycni.ipam.etcd_conf import pool_of
 from pycni.store import Lease, Store
 
 FULL_SHARE = 0.9  # from here on a range counts as nearly full
-OWN_TYPE = "pycni-ipam"
-DROP_IN_TYPE = "host-local"  # ours too, where `pycni install --replace` has put it
-
-
-class Usage(Value):
-    """A range set (or, unconfigured, a subnet that still has leases) and how many of its addresses are leased."""
-
-    network: str
-    data_dir: str
-    ranges: str
-    leased: int
-    size: int
-
-    @property
-    def share(self) -> float:
-        return self.leased / self.size if self.size else 1.0
 
 
 def list_leases(given: Namespace) -> int:
@@ -74,56 +52,6 @@ def _lease_json(lease: Lease) -> dict[str, Any]:
 # -- usage -------------------------------------------------------------------------------------------------------------
 
 
-def read_usage(conf_dir: str, network: str | None = None) -> list[Usage]:
-    """The range sets of the networks in *conf_dir* that our IPAM serves, and subnets with leases but no network."""
-    leases: dict[tuple[str, str], list[Lease]] = {}
-    for lease in read_leases(network):
-        leases.setdefault((lease.network, lease.data_dir), []).append(lease)
-    found = []
-    with_ranges: set[tuple[str, str]] = set()
-    for name, kind, directory, sets in _configured(conf_dir):
-        with_ranges.add((name, directory))
-        pool = leases.get((name, directory), [])
-        if not pool and kind != OWN_TYPE and not _has_pool(directory, name):
-            continue  # served by somebody else's host-local, whose leases we do not know
-        for one in sets:
-            leased = sum(one.range_of(lease.address) is not None for lease in pool)
-            found.append(Usage(network=name, data_dir=directory, ranges=str(one), leased=leased, size=one.size))
-    for (name, directory), pool in leases.items():
-        if (name, directory) in with_ranges:
-            continue
-        for subnet, leased in sorted(Counter(lease.subnet for lease in pool).items()):
-            size = max(1, ip_network(subnet).num_addresses - 3)  # network, gateway, broadcast
-            found.append(Usage(network=name, data_dir=directory, ranges=subnet, leased=leased, size=size))
-    return [one for one in found if network in (None, one.network)]
-
-
-def _has_pool(directory: str, network: str) -> bool:
-    try:
-        store = existing_store()
-    except PermissionError:
-        return False  # a reader sees the pools that have leases
-    if store is None:
-        return False
-    with store:
-        return store.leases.pool(directory, network) is not None
-
-
-def _configured(conf_dir: str) -> Iterator[tuple[str, str, str, tuple[RangeSet, ...]]]:
-    """(network, IPAM type, data directory, range sets) of each network in *conf_dir* that may be our IPAM's."""
-    for network in read_directory(conf_dir)[0]:
-        for plugin in network.plugins:
-            ipam = member(plugin, "ipam")
-            if not isinstance(ipam, dict) or member(ipam, "type") not in (OWN_TYPE, DROP_IN_TYPE):
-                continue
-            whole = {**plugin, "name": network.name, "cniVersion": network.version}
-            try:
-                conf = parse_conf(json.dumps(whole).encode(), "ADD")
-                yield network.name, member(ipam, "type"), data_dir(conf), parse_sets(conf)
-            except CniError:
-                continue  # the plugin says it when it is called; here it has no ranges to show
-
-
 def show_usage(given: Namespace) -> int:
     """One row for each range set."""
     found = read_usage(given.conf_dir, given.network)
@@ -133,12 +61,17 @@ def show_usage(given: Namespace) -> int:
     if not found:
         print(f"no network in {given.conf_dir} has ranges that pycni's IPAM serves, and nothing is leased")
         return OK
-    rows = [
-        (one.network, one.ranges, f"{one.leased:,}", _short(one.size), f"{one.share:.0%}", _bar(one.share))
-        for one in found
-    ]
-    print_table(("NETWORK", "RANGES", "LEASED", "SIZE", "USED", ""), rows, right=("LEASED", "SIZE", "USED"))
+    rows = [(one.network, one.ranges, one.pool, *_fill(one), _bar(one.share)) for one in found]
+    head = ("NETWORK", "RANGES", "POOL", "LEASED", "HERE", "SIZE", "USED", "")
+    print_table(head, rows, right=("LEASED", "HERE", "SIZE", "USED"))
+    if not all(one.known for one in found):
+        print("≥: etcd does not answer, so what other hosts have is not counted")
     return OK
+
+
+def _fill(one: Usage) -> tuple[str, ...]:
+    at_least = "" if one.known else "≥"
+    return f"{at_least}{one.leased:,}", f"{one.here:,}", _short(one.size), f"{at_least}{one.share:.0%}"
 
 
 def _short(number: int) -> str:
@@ -187,6 +120,13 @@ def _release(given: Namespace, store: Store, found: list[Lease]) -> int:
             exit_code=FAILED,
             facts=[("state", state)],
             next_step="`pycni gc NETWORK` or `pycni del` free it in order; to free it at once say --yes",
+        )
+    if lease.data_dir.startswith(pool_of("")):
+        raise Failure(
+            f"{lease.address} belongs to {owner}, in a pool that hosts share in etcd; nothing was changed",
+            exit_code=FAILED,
+            facts=[("pool", lease.data_dir)],
+            next_step="freed here alone it would stay taken there: `pycni gc NETWORK` or `pycni del` give it back",
         )
     store.leases.release_address(lease.address, lease.network)
     if given.json:

@@ -13,9 +13,11 @@ RTPROT_RA = 9  # linux/rtnetlink.h: the route came from a router advertisement
 _STRICT = 1  # Documentation/networking/ip-sysctl: rp_filter
 
 
-def _is_needed() -> bool:
-    """Whether containers are attached now: then a switch that is off is no longer a matter of the next ADD."""
-    return any(seen.state in ("ready", "link gone") for seen in see_all())
+def _is_needed(words: str) -> bool:
+    """Whether containers with addresses of that family are attached now: then a switch that is off is no longer a
+    matter of the next ADD."""
+    there = [seen.record for seen in see_all() if seen.state in ("ready", "link gone")]
+    return any((":" in address) == (words == "IPv6") for record in there for address in record.addresses)
 
 
 def _bridges() -> set[str]:
@@ -29,7 +31,7 @@ def _forwarding(check: str, key: str, words: str) -> Finding:
         return Finding(level=OK, check=check, found=f"{words} is not in this kernel or switched off")
     if value != "0":
         return Finding(level=OK, check=check, found="on")
-    needed = _is_needed()
+    needed = _is_needed(words)
     return Finding(
         level=FAIL if needed else WARN,
         check=check,

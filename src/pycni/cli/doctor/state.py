@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from pycni.cli.cache import DEFAULT_CACHE_DIR, all_cached
 from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding
-from pycni.cli.leases import FULL_SHARE, read_usage
+from pycni.cli.leases import FULL_SHARE
+from pycni.cli.pools import BLOCK, read_usage
 from pycni.cli.state import existing_store, see_all
 from pycni.host.netns import exists
 from pycni.host.rtnl import Netlink
@@ -63,8 +64,8 @@ def check_links() -> Iterator[Finding]:
     with Netlink() as kernel:
         for index, name in socket.if_nameindex():
             link = None if name in known else kernel.link(index)
-            # A bridge is shared and stays on purpose; only what belongs to one attachment can leak.
-            if link and link.alias.startswith(ALIAS_HEAD) and link.kind != "bridge":
+            # Bridges and tunnels are shared and stay on purpose; only what belongs to one attachment can leak.
+            if link and link.alias.startswith(ALIAS_HEAD) and link.kind not in ("bridge", "vxlan"):
                 left.append(f"{name} ({link.alias.removeprefix(ALIAS_HEAD)})")
     if left:
         yield Finding(
@@ -116,7 +117,8 @@ def check_pools(conf_dir: str) -> Iterator[Finding]:
     """Range sets that are full, or nearly."""
     check = "address pools"
     usages = read_usage(conf_dir)
-    tight = [one for one in usages if one.share >= FULL_SHARE]
+    # A full block is no trouble: the host takes another one.
+    tight = [one for one in usages if one.share >= FULL_SHARE and one.pool != BLOCK]
     for one in tight:
         full = one.share >= 1
         yield Finding(

@@ -1,0 +1,145 @@
+"""`pycni trace SRC DST`: the way of a packet over what this host's kernel has, and the first thing that is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from typing import Any
+
+from pycni.agent.view import see_attachments
+from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
+from pycni.cli.state import existing_store
+from pycni.cli.tables import paint, print_table, render_facts, width_of
+from pycni.cli.trace.cluster import Cluster
+from pycni.cli.trace.ends import addresses_of, choose_both, find_end
+from pycni.cli.trace.facts import ELSEWHERE, HERE, OUTSIDE, End, Packet, Path
+from pycni.cli.trace.published import behind_port
+from pycni.cli.trace.reading import Reader
+from pycni.cli.trace.steps import NOTE, Step, first_missing, until_missing
+from pycni.cli.trace.walk import walk
+from pycni.host.rtnl import Netlink
+from pycni.plugins.overlay.site import all_joined
+from pycni.store import STATE_DIR
+
+
+def trace(given: Namespace) -> int:
+    """Find both ends, read, walk, print. Exit code 1 where something is missing."""
+    proto = given.proto or ("tcp" if given.port else "icmp")
+    if given.port and proto == "icmp":
+        raise Failure("icmp has no ports", exit_code=USAGE, next_step="leave --port out, or say --proto tcp or udp")
+    if os.geteuid():
+        raise Failure("a trace looks into containers", code=5, next_step="run the command as root")
+    source, target, path = _read(given, proto)
+    steps = list(until_missing(walk(path)))
+    other = _other_half(given, source, target, steps)
+    if given.json:
+        print(json.dumps(_as_json(source, target, path, steps, other), indent=4))
+    else:
+        _print(source, target, path, steps, other)
+    return FAILED if first_missing(steps) is not None else OK
+
+
+def _read(given: Namespace, proto: str) -> tuple[End, End, Path]:
+    store = existing_store()
+    if store is None:
+        raise Failure("no plugin of pycni was ever called on this host", exit_code=NOT_FOUND)
+    clusters = [Cluster(joined) for joined in all_joined(STATE_DIR)]
+    with store, Netlink() as kernel:
+        seen = see_attachments(store)
+        texts = given.source, given.target
+        found = find_end(texts[0], seen, clusters), find_end(texts[1], seen, clusters)
+        source, target = choose_both(texts, found, clusters)
+        target, port = behind_port(target, seen, store, kernel, proto=proto, port=given.port or 0)
+        _refuse_elsewhere(given, source[0], target[0])
+        packet = Packet(*addresses_of(source[0], target[0]), proto=proto, port=port)
+        reader = Reader(kernel, store, packet, {cluster.joined.network: cluster for cluster in clusters})
+        path = reader.path(source, target)
+        ends = [_with_host(end, path) for end in (source[0], target[0])]
+        if path.source is not None:
+            ends[0] = path.source.end  # maybe another interface of that container
+        return ends[0], ends[1], path
+
+
+def _with_host(end: End, path: Path) -> End:
+    return end.replace(host=path.far.name) if end.place == ELSEWHERE and path.far is not None else end
+
+
+def _refuse_elsewhere(given: Namespace, source: End, target: End) -> None:
+    """One of the two must be here."""
+    if HERE in (source.place, target.place):
+        return
+    nodes = [
+        (text, end.node or "no host that is known") for text, end in ((given.source, source), (given.target, target))
+    ]
+    raise Failure(
+        f"neither {given.source} nor {given.target} is on this host",
+        exit_code=NOT_FOUND,
+        facts=[(text, f"on host {node}") for text, node in nodes],
+        next_step="run the same command there; `pycni peers` shows which host has which id",
+    )
+
+
+def _other_half(given: Namespace, source: End, target: End, steps: list[Step]) -> str:
+    """What to run where for the rest of the way."""
+    far = next((end for end in (source, target) if end.place == ELSEWHERE), None)
+    if far is None or first_missing(steps) is not None:
+        return ""
+    words = ["pycni", "trace", given.source, given.target]
+    words += ["--port", str(given.port)] if given.port else []
+    words += ["--proto", given.proto] if given.proto else []
+    return f"on host {far.host or far.node}: {' '.join(words)}"
+
+
+def _as_json(source: End, target: End, path: Path, steps: list[Step], other: str) -> dict[str, Any]:
+    packet, missing = path.packet, first_missing(steps)
+    return {
+        "source": {**source.as_dict(), "address": str(packet.source)},
+        "target": {**target.as_dict(), "address": str(packet.target)},
+        "proto": packet.proto,
+        "port": packet.port or None,
+        "host": path.host.name,
+        "steps": [step.as_dict() for step in steps],
+        "missing": missing.as_dict() if missing is not None else None,
+        "otherHalf": other or None,
+    }
+
+
+def _print(source: End, target: End, path: Path, steps: list[Step], other: str) -> None:
+    packet, tunnel = path.packet, path.tunnel
+    about = f" {packet.proto}" + (f" port {packet.port}" if packet.port else "")
+    print(f"{_shown(source, str(packet.source))} → {_shown(target, str(packet.target))},{about}")
+    if tunnel is not None:
+        network = source.network or target.network
+        print(f"network {network}, {tunnel.mode}, VNI {tunnel.vni}; this is host {path.host.name}")
+    print()
+    print_table(("", "WHERE", "WHAT", "FOUND"), [(step.result, step.where, step.what, step.found) for step in steps])
+    for step in steps:
+        if step.result == NOTE and step.action:
+            print(f"\n{paint('note:', 'yellow', sys.stdout)} {step.what}: {step.found}")
+            _print_facts([("do", step.action)])
+    missing = first_missing(steps)
+    if missing is not None:
+        print(f"\n{paint('missing:', 'red', sys.stdout)} {missing.what} on {missing.where}: {missing.found}")
+        _print_facts([("do", missing.action)])
+        return
+    print("\nnothing is missing" + (" on this host" if other else ""))
+    if other:
+        print(f"the other half: {other}")
+
+
+def _print_facts(facts: list[tuple[str, str]]) -> None:
+    for line in render_facts(facts, width=width_of(sys.stdout)):
+        print(line)
+
+
+def _shown(end: End, address: str) -> str:
+    if end.place == OUTSIDE:
+        return f"{address} (no container that is known)"
+    where = "this host" if end.place == HERE else f"host {end.host or end.node}"
+    name = f"{end.network}/{end.container}/{end.ifname}" if end.container else end.network
+    return f"{name} {address} ({where})"
+
+
+HANDLERS = {"trace": trace}

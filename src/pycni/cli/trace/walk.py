@@ -1,0 +1,302 @@
+"""The way of a packet, step by step, over what this host's kernel has. Pure: facts in, steps out.
+
+The steps come in the packet's order and assume that those before are in order: read them through `until_missing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pycni.cli.trace.facts import ContainerFacts, Path
+from pycni.cli.trace.steps import Place, Step, forwarding
+from pycni.cli.trace.tunnel import come_in, go_out
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.host.link_facts import Link
+
+NUD_INCOMPLETE, NUD_FAILED = 0x01, 0x20  # linux/neighbour.h
+_GONE = {
+    "netns gone": "the container has ended: `pycni gc NETWORK` frees what it had",
+    "other boot": "it is from before the last reboot: `pycni gc NETWORK`",
+    "half-made": "its ADD was killed: `pycni del`, then `pycni add`",
+    "half-removed": "its DEL was killed: `pycni del` or `pycni gc NETWORK` finishes it",
+}
+_AGAIN = "`pycni del`, then `pycni add`: attach the container anew"
+
+
+def walk(path: Path) -> Iterator[Step]:
+    """Every step that is on this host."""
+    if path.source is not None:
+        yield from _leave(path, path.source)
+        if path.target is not None:
+            yield from _between(path, path.source, path.target)
+        elif path.other_network:
+            yield _other_network(path, path.source.end.network)
+        elif path.tunnel is not None and path.far is not None:
+            yield from go_out(path.host, path.source, path.tunnel, path.far, path.packet)
+        else:
+            yield from _to_outside(path, path.source)
+    elif path.other_network and path.target is not None:
+        yield _other_network(path, path.target.end.network)
+    elif path.tunnel is not None and path.far is not None:
+        yield from come_in(path.host, path.tunnel, path.far, path.recorded_vtep)
+        if path.tunnel.mode == "routed" and path.target is not None:
+            yield from forwarding(Place(path.host.name), path.host, path.packet)
+            yield from _way_in(Place(path.host.name), path.target)
+    elif path.target is not None:
+        yield from _from_outside(path, path.target)
+    if path.target is not None:
+        yield from _arrive(path, path.target)
+
+
+def _other_network(path: Path, network: str) -> Step:
+    return Place(path.host.name).missing(
+        "network",
+        f"the one is on {network}, the other on {path.other_network}: nothing leads from one to the other",
+        "attach one of them to the other's network, or publish the port",
+    )
+
+
+# -- a container's own side --------------------------------------------------------------------------------------------
+
+
+def _interface(place: Place, one: ContainerFacts) -> Iterator[Step]:
+    """Its link and address."""
+    if one.state in _GONE:
+        yield place.missing("container", one.state, _GONE[one.state])
+    link, ifname = one.link, one.end.ifname
+    if link is None:
+        yield place.missing("interface", f"there is no {ifname}", _AGAIN)
+        return
+    if not link.up:
+        yield place.missing("interface", f"{ifname} is down", f"in the container: ip link set {ifname} up")
+    yield place.ok("interface", f"{ifname} up, {link.mac.hex(':')}, MTU {link.mtu}")
+    mine = next((each for each in one.addresses if each.ip == one.address), None)
+    if mine is None:
+        has = ", ".join(map(str, one.addresses)) or "none"
+        action = f"put it back (ip addr add), or {_AGAIN}"
+        yield place.missing("address", f"{one.address} is not on {ifname}, which has {has}", action)
+    yield place.ok("address", str(mine))
+
+
+def _host_link(place: Place, one: ContainerFacts, *, bridge_seen: bool = False) -> Iterator[Step]:
+    """Its host link, and the bridge that this is a port of."""
+    name, link = one.host_link_name, one.host_link
+    if not name:
+        yield place.note("host link", "no record says which it is: another plugin made it")
+        return
+    if link is None:
+        yield place.missing("host link", f"{name} is gone", _AGAIN)
+        return
+    if not link.up:
+        yield place.missing("host link", f"{name} is down", f"ip link set {name} up")
+    if not one.bridge_name:
+        yield place.ok("host link", f"{name} up, routed")
+        return
+    bridge = one.bridge
+    if bridge is None:
+        yield place.missing("bridge", f"{one.bridge_name} is gone", "`pycni reconcile`, or attach the container anew")
+        return
+    if link.master != bridge.index:
+        yield place.missing(
+            "host link",
+            f"{name} is no port of {bridge.name}",
+            f"ip link set {name} master {bridge.name}",
+        )
+    if not link.forwarding:
+        yield place.missing(
+            "host link", f"{name} does not forward: {link.state_words}", "is the container's end up? `ip link show`"
+        )
+    yield place.ok("host link", f"{name} up, forwarding port of {bridge.name}")
+    if not bridge.up:
+        yield place.missing("bridge", f"{bridge.name} is down", f"ip link set {bridge.name} up")
+    if not bridge_seen:
+        yield place.ok("bridge", f"{bridge.name} up")
+
+
+def _leave(path: Path, one: ContainerFacts) -> Iterator[Step]:
+    inside, packet = Place(one.end.container), path.packet
+    yield from _interface(inside, one)
+    hop = one.next_hop
+    if hop is None:
+        action = f"in the container: ip route add default via its gateway, or {_AGAIN}"
+        yield inside.missing("route", f"the container has no route to {packet.target}", action)
+        return
+    if one.next_hop_link != one.end.ifname:
+        action = f"trace {one.end.container}/{one.next_hop_link} instead, or correct the container's routes"
+        yield inside.missing("route", f"{packet.target} goes by {one.next_hop_link}, not by {one.end.ifname}", action)
+    at = hop.gw or packet.target
+    yield inside.ok("route", f"{packet.target} by {hop.gw}" if hop.gw else f"{packet.target} is on the link")
+    yield from _known_hop(inside, path, one, str(at), is_gateway=hop.gw is not None)
+    yield from _host_link(Place(path.host.name), one)
+    if one.rules and path.target is not None:
+        yield _rules_note(Place(path.host.name), one.rules)
+
+
+def _known_hop(place: Place, path: Path, one: ContainerFacts, hop: str, *, is_gateway: bool) -> Iterator[Step]:
+    """What the container knows of the next hop's MAC."""
+    known, expected = one.neighbour, _expected_mac(path, one, is_gateway=is_gateway)
+    if known is None or not known.mac:
+        failed = known is not None and known.state & (NUD_INCOMPLETE | NUD_FAILED)
+        found = f"{hop} did not answer so far" if failed else f"{hop} is not known yet: it will be asked for"
+        yield place.note("neighbour", found) if failed else place.ok("neighbour", found)
+    elif expected and known.mac.hex(":") != expected:
+        yield place.missing(
+            "neighbour",
+            f"the container holds {known.mac.hex(':')} for {hop}, which is {expected}",
+            f"in the container: ip neigh flush {hop}",
+        )
+    else:
+        yield place.ok("neighbour", f"{hop} is {known.mac.hex(':')}")
+
+
+def _expected_mac(path: Path, one: ContainerFacts, *, is_gateway: bool) -> str:
+    """The MAC that the next hop has, "" where that cannot be said."""
+    link: Link | None = None
+    if is_gateway:
+        link = one.bridge if one.bridge_name else one.host_link
+        gateway = one.next_hop.gw if one.next_hop is not None else None
+        if all(each.ip != gateway for each in one.gateways):
+            return ""
+    elif path.target is not None and path.target.bridge_name == one.bridge_name:
+        link = path.target.link
+    elif path.far is not None and path.tunnel is not None and path.tunnel.mode == "l2":
+        return path.far.mac
+    return link.mac.hex(":") if link is not None else ""
+
+
+def _arrive(path: Path, one: ContainerFacts) -> Iterator[Step]:
+    here, inside, link = Place(path.host.name), Place(one.end.container), one.link
+    if path.recorded_mac and link is not None and link.mac.hex(":") != path.recorded_mac:
+        yield here.missing(
+            "record in etcd",
+            f"other hosts send to {path.recorded_mac}, the container has {link.mac.hex(':')}",
+            _AGAIN,
+        )
+    same = path.source is not None and path.source.bridge_name == one.bridge_name
+    yield from _host_link(here, one, bridge_seen=same)
+    if one.bridge_name and one.fdb_port and one.fdb_port != one.host_link_name:
+        yield here.missing(
+            "bridge entry",
+            f"{one.bridge_name} sends frames for the container to {one.fdb_port}, not to {one.host_link_name}",
+            "two interfaces with one MAC? `bridge fdb show br " + one.bridge_name + "`",
+        )
+    elif one.bridge_name and one.host_link_name:
+        known = f"to {one.fdb_port}" if one.fdb_port else "not learnt yet: frames go to every port"
+        yield here.ok("bridge entry", known)
+    elif one.host_link_name and one.way_link != one.host_link_name:
+        way = f"{one.address} leads to {one.way_link}" if one.way_link else f"no route to {one.address}"
+        yield here.missing("route", f"{way}, not to {one.host_link_name}", _AGAIN)
+    yield from _interface(inside, one)
+
+
+# -- on this host alone ------------------------------------------------------------------------------------------------
+
+
+def _between(path: Path, source: ContainerFacts, target: ContainerFacts) -> Iterator[Step]:
+    here = Place(path.host.name)
+    if source.bridge_name and source.bridge_name == target.bridge_name and not _goes_by_gateway(source):
+        apart = source.host_link is not None and target.host_link is not None
+        if apart and source.host_link.isolated and target.host_link.isolated:  # type: ignore[union-attr]
+            yield here.missing(
+                "port isolation",
+                f"both are isolated ports of {source.bridge_name}",
+                "the network's portIsolation keeps its containers apart",
+            )
+        return
+    yield from _routes(path, source, str(path.packet.target))
+    if path.host.isolated and source.bridge_name != target.bridge_name:
+        yield here.missing(
+            "isolation",
+            f"{source.end.network} and {target.end.network} are kept apart",
+            '"isolate": false in both networks lets them through; or use a published port',
+        )
+    if path.ports is not None and path.ports.guarded:
+        yield _guarded(here, path)
+    yield from _way_in(here, target)
+
+
+def _way_in(here: Place, target: ContainerFacts) -> Iterator[Step]:
+    """The host's own route to the container."""
+    if target.way_link not in (target.bridge_name, target.host_link_name) or not target.way_link:
+        way = f"leads to {target.way_link}" if target.way_link else "is not there"
+        yield here.missing("route", f"the host's route to {target.address} {way}", _AGAIN)
+    yield here.ok("route", f"{target.address} by {target.way_link}")
+
+
+def _goes_by_gateway(one: ContainerFacts) -> bool:
+    return one.next_hop is not None and one.next_hop.gw is not None
+
+
+def _routes(path: Path, source: ContainerFacts, to: str) -> Iterator[Step]:
+    """The container's gateway is this host, which forwards."""
+    here = Place(path.host.name)
+    gateway = source.next_hop.gw if source.next_hop is not None else None
+    if gateway is not None and source.gateways and all(each.ip != gateway for each in source.gateways):
+        yield here.note("gateway", f"{gateway} is not this host: what it does with packets to {to} is not known here")
+    yield from forwarding(here, path.host, path.packet)
+
+
+# -- from and to the world ---------------------------------------------------------------------------------------------
+
+
+def _to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
+    here, host, target = Place(path.host.name), path.host, path.packet.target
+    if not _goes_by_gateway(source):
+        yield here.note("destination", f"{target} is on the container's own subnet, and no container that is known")
+        return
+    yield from _routes(path, source, str(target))
+    if host.out is None:
+        yield here.missing(
+            "route", f"the host has no route to {target}", "ip route add …: it is the host's own way out"
+        )
+        return
+    if host.out_link is not None and host.out_link.name != "lo" and not host.out_link.up:
+        down = host.out_link.name
+        yield here.missing("uplink", f"{down} is down", f"ip link set {down} up")
+    by = host.out_link.name if host.out_link is not None else "?"
+    yield here.ok("route", f"{target} by {by}" + (f" via {host.out.gw}" if host.out.gw else ""))
+    if source.rules:
+        yield here.missing(
+            "packet filter", f"missing: {'; '.join(source.rules)}", "`pycni reconcile`, or attach the container anew"
+        )
+    if host.masquerades:
+        yield here.ok("masquerade", f"as {host.out.src}" if host.out.src else "with the host's address")
+    elif by != "lo":
+        yield here.note(
+            "masquerade",
+            f"none: it leaves with {source.address}, and answers need a route back to that",
+            'set "ipMasq": true unless others have that route',
+        )
+
+
+def _from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
+    here, ports = Place(path.host.name), path.ports
+    yield from forwarding(here, path.host, path.packet)
+    if ports is not None and ports.missing:
+        lost = "; ".join(ports.missing)
+        yield here.missing("published port", f"missing: {lost}", "`pycni reconcile`, or attach the container anew")
+    if ports is not None and ports.published:
+        for each in ports.published:
+            by = "+".join(name for name, does in (("kernel", each.by_kernel), ("proxy", each.proxied)) if does)
+            yield here.ok("published port", f"{each.shown} leads to {target.address}:{path.packet.port} ({by})")
+    elif ports is not None and ports.guarded:
+        yield _guarded(here, path)
+    else:
+        shown = f"port {path.packet.port} is not published: " if ports is not None else ""
+        yield here.note("direct access", f"{shown}the sender needs a route to {target.address} by way of this host")
+    if target.rules:
+        yield _rules_note(here, target.rules)
+
+
+def _guarded(here: Place, path: Path) -> Step:
+    return here.missing(
+        "guard of direct access",
+        f"{path.packet.target} is reached by published ports only, and {path.packet.proto} {path.packet.port} is none",
+        'publish the port, or set "directAccess": true, or name the interface in "trustedInterfaces"',
+    )
+
+
+def _rules_note(here: Place, rules: tuple[str, ...]) -> Step:
+    return here.note("packet filter", f"missing: {'; '.join(rules)}", "`pycni reconcile`, or attach the container anew")

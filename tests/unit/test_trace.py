@@ -1,0 +1,307 @@
+"""The steps of `pycni trace` over facts: what is in order is all right, and whatever is taken away is named first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pycni.cli.trace.facts import (
+    HERE,
+    ContainerFacts,
+    End,
+    FarFacts,
+    HostFacts,
+    Packet,
+    Path,
+    PortFacts,
+    Ports,
+    TunnelFacts,
+)
+from pycni.cli.trace.steps import MISSING, NOTE, Step, first_missing, until_missing
+from pycni.cli.trace.walk import walk
+from pycni.host.link_facts import BR_STATE_FORWARDING, IF_OPER_UP, Link, Neighbour, RouteFacts
+from pycni.host.messages import IFF_UP
+from pycni.host.vxlan import VxlanFacts
+
+MAC1, MAC2, VTEP_MAC = "02:42:0a:01:00:05", "02:42:0a:01:00:09", "0a:00:00:00:00:01"
+ONE, TWO, FAR_BLOCK = ip_address("10.1.0.5"), ip_address("10.1.0.9"), ip_address("10.1.4.9")
+NUD_PERMANENT, NUD_FAILED = 0x80, 0x20
+Change = Callable[[Path], Path]
+
+
+def raw(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def link(index: int, name: str, *, mac: str = "", mtu: int = 1450, **more: Any) -> Link:
+    return Link(index, name, flags=IFF_UP, mtu=mtu, mac=raw(mac), operstate=IF_OPER_UP, **more)
+
+
+def route(to: str, *, gw: str = "", oif: int = 2) -> RouteFacts:
+    return RouteFacts(ip_network(to), gw=ip_address(gw) if gw else None, oif=oif)
+
+
+BRIDGE = link(10, "ovl7", mac="02:42:0a:01:00:01")
+
+
+def container(
+    name: str, address: Any, mac: str, index: int, *, to: str, gw: str = "", known: str = ""
+) -> ContainerFacts:
+    port = link(index, f"veth{name}", master=BRIDGE.index, port_state=BR_STATE_FORWARDING, isolated=False)
+    hop = ip_address(gw or to)
+    return ContainerFacts(
+        End(HERE, "net", name, "eth0", (str(address),)),
+        "ready",
+        address,
+        link=link(2, "eth0", mac=mac),
+        addresses=(ip_interface(f"{address}/24"),),
+        next_hop=route(to, gw=gw),
+        next_hop_link="eth0",
+        neighbour=Neighbour(2, hop, raw(known), NUD_PERMANENT) if known else None,
+        host_link_name=port.name,
+        host_link=port,
+        bridge_name="ovl7",
+        bridge=BRIDGE,
+        gateways=(ip_interface("10.1.0.1/24"),),
+        fdb_port=port.name,
+        way=route(str(address), oif=10),
+        way_link="ovl7",
+    )
+
+
+def tunnel(mode: str, hop: Any, mac: str) -> TunnelFacts:
+    master = 0 if mode == "routed" else BRIDGE.index
+    device = VxlanFacts(20, "vxlan7", 7, 4789, "192.0.2.1", mtu=1450, up=True, master=master, port_flags=(0, 1, 0))
+    return TunnelFacts(
+        *(mode, 7, 4789, "192.0.2.1", 50, "vxlan7"),
+        device=device,
+        neighbour=Neighbour(20, hop, raw(mac), NUD_PERMANENT),
+        mac=mac,
+        mac_port="vxlan7",
+        vtep="192.0.2.2",
+        guard=frozenset(["192.0.2.2"]),
+        underlay=route("192.0.2.2", oif=5),
+        uplink=link(5, "eth0", mtu=1500),
+    )
+
+
+def far(mac: str, **more: Any) -> FarFacts:
+    return FarFacts("n2", "h2", "192.0.2.2", mac, 1500, "in sync", **more)
+
+
+HOST = HostFacts("h1", out=route(str(TWO), oif=20), out_link=link(20, "vxlan7"))
+FIRST = container("c1", ONE, MAC1, 11, to=str(TWO), known=MAC2)
+SECOND = container("c2", TWO, MAC2, 12, to=str(ONE), known=MAC1)
+OUT = Path(Packet(ONE, TWO), HOST, source=FIRST, tunnel=tunnel("l2", TWO, MAC2), far=far(MAC2))
+IN = Path(
+    Packet(TWO, ONE),
+    HOST,
+    target=FIRST,
+    tunnel=tunnel("l2", TWO, MAC2),
+    far=far(MAC2),
+    recorded_mac=MAC1,
+    recorded_vtep="192.0.2.1",
+)
+ROUTED = Path(
+    Packet(ONE, FAR_BLOCK),
+    HOST.replace(out=route(str(FAR_BLOCK), gw="10.1.4.0", oif=20)),
+    source=container("c1", ONE, MAC1, 11, to=str(FAR_BLOCK), gw="10.1.0.1", known="02:42:0a:01:00:01"),
+    tunnel=tunnel("routed", ip_address("10.1.4.0"), VTEP_MAC),
+    far=far(VTEP_MAC, block="10.1.4.0/26"),
+)
+ROUTED_IN = IN.replace(
+    packet=Packet(FAR_BLOCK, ONE),
+    tunnel=tunnel("routed", ip_address("10.1.4.0"), VTEP_MAC),
+    far=far(VTEP_MAC, block="10.1.4.0/26"),
+    recorded_mac="",
+)
+BESIDE = Path(Packet(ONE, TWO), HOST, source=FIRST, target=SECOND)
+OTHER_BRIDGE = SECOND.replace(
+    end=SECOND.end.replace(network="other"),
+    bridge_name="cni9",
+    bridge=link(30, "cni9"),
+    host_link=SECOND.host_link.replace(master=30) if SECOND.host_link else None,
+    way_link="cni9",
+)
+ACROSS = Path(
+    Packet(ONE, TWO),
+    HOST,
+    source=container("c1", ONE, MAC1, 11, to=str(TWO), gw="10.1.0.1", known="02:42:0a:01:00:01"),
+    target=OTHER_BRIDGE,
+)
+WORLD = ip_address("198.51.100.1")
+OUTWARDS = Path(
+    Packet(ONE, WORLD),
+    HostFacts("h1", out=route(str(WORLD), gw="192.0.2.254", oif=5), out_link=link(5, "eth0"), masquerades=True),
+    source=container("c1", ONE, MAC1, 11, to=str(WORLD), gw="10.1.0.1", known="02:42:0a:01:00:01"),
+)
+PUBLISHED = Path(
+    Packet(WORLD, ONE, "tcp", 80),
+    HOST,
+    target=FIRST,
+    ports=Ports((PortFacts("0.0.0.0:8080", by_kernel=True, proxied=False),), guarded=True),
+)
+WHOLE = {
+    **{"out": OUT, "in": IN, "routed": ROUTED, "routed in": ROUTED_IN, "beside": BESIDE, "across": ACROSS},
+    **{"outwards": OUTWARDS, "published": PUBLISHED},
+}
+
+
+def steps_of(path: Path) -> list[Step]:
+    return list(until_missing(walk(path)))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_nothing_is_missing_on_a_whole_path(name: str) -> None:
+    """Every step of a path that is in order is "ok"."""
+    assert [step for step in steps_of(WHOLE[name]) if step.result != "ok"] == []
+
+
+def on_source(**changes: Any) -> Change:
+    return lambda path: path.replace(source=path.source.replace(**changes) if path.source else None)
+
+
+def on_target(**changes: Any) -> Change:
+    return lambda path: path.replace(target=path.target.replace(**changes) if path.target else None)
+
+
+def on_tunnel(**changes: Any) -> Change:
+    return lambda path: path.replace(tunnel=path.tunnel.replace(**changes) if path.tunnel else None)
+
+
+def on_device(**changes: Any) -> Change:
+    return lambda path: (
+        path.replace(tunnel=path.tunnel.replace(device=path.tunnel.device.replace(**changes)))
+        if path.tunnel and path.tunnel.device
+        else path
+    )
+
+
+def on_far(**changes: Any) -> Change:
+    return lambda path: path.replace(far=path.far.replace(**changes) if path.far else None)
+
+
+def on_host(**changes: Any) -> Change:
+    return lambda path: path.replace(host=path.host.replace(**changes))
+
+
+DOWN = {"flags": 0, "operstate": 2}
+PORT = FIRST.host_link
+assert PORT is not None
+FAULTS: list[tuple[str, Change, str, str]] = [
+    ("out", on_source(state="netns gone"), "container", "netns gone"),
+    ("out", on_source(link=None), "interface", "there is no eth0"),
+    ("out", on_source(link=link(2, "eth0").replace(**DOWN)), "interface", "eth0 is down"),
+    ("out", on_source(addresses=()), "address", "10.1.0.5 is not on eth0"),
+    ("out", on_source(next_hop=None), "route", "no route to 10.1.0.9"),
+    ("out", on_source(next_hop_link="eth1"), "route", "goes by eth1"),
+    ("out", on_source(neighbour=Neighbour(2, TWO, raw(MAC1), 2)), "neighbour", f"which is {MAC2}"),
+    ("out", on_source(host_link=None), "host link", "vethc1 is gone"),
+    ("out", on_source(host_link=PORT.replace(**DOWN)), "host link", "vethc1 is down"),
+    ("out", on_source(host_link=PORT.replace(master=0)), "host link", "no port of ovl7"),
+    ("out", on_source(host_link=PORT.replace(port_state=0)), "host link", "does not forward"),
+    ("out", on_source(bridge=None), "bridge", "ovl7 is gone"),
+    ("out", on_source(bridge=BRIDGE.replace(**DOWN)), "bridge", "ovl7 is down"),
+    ("out", on_tunnel(device=None), "VXLAN device", "vxlan7 is gone"),
+    ("out", on_device(up=False), "VXLAN device", "vxlan7 is down"),
+    ("out", on_device(vni=8), "VXLAN device", "VNI 8"),
+    ("out", on_device(port=8472), "VXLAN device", "UDP 8472"),
+    ("out", on_device(local="192.0.2.77"), "VXLAN device", "from 192.0.2.77"),
+    ("out", on_device(master=0), "VXLAN device", "no port of ovl7"),
+    ("out", on_far(state="dead"), "record in etcd", "declared dead"),
+    ("out", on_far(vtep=""), "record in etcd", "no member"),
+    ("out", on_tunnel(neighbour=None), "neighbour entry", "none for 10.1.0.9"),
+    ("out", lambda path: on_far(mac=MAC1)(on_source(neighbour=None)(path)), "neighbour entry", f"etcd says {MAC1}"),
+    ("out", on_tunnel(mac_port="vethc1"), "bridge entry", "leads to vethc1"),
+    ("out", on_tunnel(vtep=""), "tunnel entry", "does not know"),
+    ("out", on_tunnel(vtep="192.0.2.3"), "tunnel entry", "leads to 192.0.2.3"),
+    ("out", on_tunnel(underlay=None), "uplink", "no route to 192.0.2.2"),
+    ("out", on_tunnel(uplink=link(5, "eth0").replace(**DOWN)), "uplink", "eth0 is down"),
+    ("out", on_tunnel(uplink=link(5, "eth0", mtu=1400)), "MTU", "more than the 1400 of eth0"),
+    ("out", on_source(link=link(2, "eth0", mac=MAC1, mtu=1500)), "MTU", "sends up to 1500"),
+    ("out", on_tunnel(guard=frozenset()), "way back", "takes nothing from 192.0.2.2"),
+    ("in", on_tunnel(guard=frozenset(["192.0.2.9"])), "tunnel guard", "drops what comes from 192.0.2.2"),
+    ("in", lambda path: path.replace(recorded_vtep="192.0.2.88"), "record in etcd", "send to 192.0.2.88"),
+    ("in", lambda path: path.replace(recorded_mac=MAC2), "record in etcd", f"send to {MAC2}"),
+    ("in", on_device(up=False), "VXLAN device", "is down"),
+    ("in", on_target(fdb_port="vethc2"), "bridge entry", "to vethc2"),
+    ("in", on_target(link=None), "interface", "there is no eth0"),
+    ("out", lambda path: path.replace(other_network="two"), "network", "the other on two"),
+    ("in", lambda path: path.replace(other_network="two"), "network", "the one is on net"),
+    ("routed", on_host(forwards=False), "forwarding", "IPv4 forwarding is off"),
+    ("routed", on_host(out=None), "route", "none to 10.1.4.0/26"),
+    ("routed", on_host(out_link=link(5, "eth0")), "route", "goes by eth0"),
+    ("routed", on_tunnel(neighbour=None), "neighbour entry", "none for 10.1.4.9"),
+    ("routed", on_tunnel(vtep=""), "tunnel entry", "does not know"),
+    ("routed in", on_host(forwards=False), "forwarding", "IPv4 forwarding is off"),
+    ("routed in", on_target(way_link="eth0"), "route", "leads to eth0"),
+    ("beside", on_target(host_link=None), "host link", "vethc2 is gone"),
+    ("across", on_host(isolated=True), "isolation", "net and other are kept apart"),
+    ("across", on_host(forwards=False), "forwarding", "is off"),
+    ("across", on_target(way_link="eth0"), "route", "leads to eth0"),
+    ("outwards", on_host(out=None), "route", "the host has no route to 198.51.100.1"),
+    ("outwards", on_source(rules=("masq4 10.1.0.5",)), "packet filter", "masq4 10.1.0.5"),
+    ("published", lambda path: path.replace(ports=Ports(guarded=True)), "guard of direct access", "tcp 80 is none"),
+    (
+        "published",
+        lambda path: path.replace(ports=path.ports.replace(missing=("map x",)) if path.ports else None),
+        "published port",
+        "map x",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "what", "found"), FAULTS, ids=[f"{name}: {found}" for name, _, _, found in FAULTS]
+)
+def test_what_is_taken_away_is_named_first(name: str, fault: Change, what: str, found: str) -> None:
+    """One fault: the trace ends there, says what is wrong, and what to do."""
+    steps = steps_of(fault(WHOLE[name]))
+    missing = first_missing(steps)
+    assert missing is steps[-1]
+    assert missing.what == what and found in missing.found
+    assert missing.action
+
+
+@given(st.lists(st.sampled_from([(name, fault) for name, fault, _, _ in FAULTS]), min_size=1, max_size=4))
+def test_several_faults_are_found_one_after_the_other(faults: list[tuple[str, Change]]) -> None:
+    """Of faults of one path the trace names that which comes first on the way, whatever their number."""
+    name = faults[0][0]
+    mine = [fault for other, fault in faults if other == name]
+    alone = [len(steps_of(fault(WHOLE[name]))) for fault in mine]
+    path = WHOLE[name]
+    for fault in mine:
+        path = fault(path)
+    steps = steps_of(path)
+    assert steps[-1].result == MISSING
+    assert all(step.result != MISSING for step in steps[:-1])
+    # A later fault on the same object may win over an earlier one, which then is no longer there.
+    assert len(steps) <= max(alone) + 1
+
+
+def test_what_may_matter_is_a_note() -> None:
+    """An etcd that is silent, no guard, a peer that does not know yet: the trace goes on."""
+    path = OUT.replace(
+        far=far(MAC2).replace(silent="etcd does not answer", vtep="", mac="", state=""),
+        tunnel=OUT.tunnel.replace(mac_port="") if OUT.tunnel else None,
+    )
+    notes = {step.what for step in walk(path) if step.result == NOTE}
+    assert {"record in etcd", "bridge entry"} <= notes
+    behind = steps_of(OUT.replace(far=far(MAC2).replace(state="behind", missing=3)))
+    assert (behind[-1].what, behind[-1].result) == ("agent", NOTE)
+    unguarded = steps_of(IN.replace(tunnel=IN.tunnel.replace(guard=None) if IN.tunnel else None))
+    assert [step.what for step in unguarded if step.result == NOTE] == ["tunnel guard"]
+    failed = on_source(neighbour=Neighbour(2, TWO, b"", NUD_FAILED))(OUT)
+    assert [step.what for step in steps_of(failed) if step.result == NOTE] == ["neighbour"]
+
+
+def test_frames_to_unknown_macs_need_their_bridge_entry_where_the_device_is_not_flooded() -> None:
+    """Without the bridge's entry nothing passes if the device's port takes no unknown unicast."""
+    path = on_device(port_flags=(0, 0, 0))(on_tunnel(mac_port="")(OUT))
+    missing = first_missing(steps_of(path))
+    assert missing is not None and missing.what == "bridge entry"
