@@ -19,6 +19,7 @@ from pycni.lab import breaking
 from pycni.lab.checks import namespaces_of
 from pycni.lab.errors import LabError
 from pycni.lab.faults import faults_in
+from pycni.lab.looking import rows
 from pycni.lab.picture_of import picture_of
 from pycni.lab.pings import Probe, ping
 from pycni.lab.running import RunningLab
@@ -109,6 +110,27 @@ def test_picture_of_a_lab_that_runs(lab: RunningLab, tmp_path: Path) -> None:
     assert mermaid.startswith("flowchart TB\n") and address_of(lab, "h1/a") in mermaid
     pycni("graph", lab, "-o", tmp_path / "lab.md")
     assert (tmp_path / "lab.md").read_text() == f"```mermaid\n{mermaid}```\n"
+
+
+def test_picture_of_another_kind_is_refused(lab: RunningLab, tmp_path: Path) -> None:
+    """Nobody gets an SVG that is called x.png."""
+    pycni("graph", lab, "-o", tmp_path / "x.png", rc=2)
+    assert not list(tmp_path.iterdir())
+    assert pycni("graph", lab, "-o", tmp_path / "x.svgz", "--format", "svg")
+
+
+def test_a_container_that_is_not_attached_is_named(lab: RunningLab) -> None:
+    """Its ADD was refused when its host was booted, say: `ps` has it, `ping-matrix` and `heal` say what to do."""
+    with lab.changing() as state:
+        gone = state["machines"]["h2"]["containers"].pop("b")
+    try:
+        assert ("h2", "b", "", "", "not attached") in rows(lab)
+        for verb in ("ping-matrix", "heal"):
+            assert re.search(r"not attached: h2/b; `pycni lab up \S+` attaches", pycni(verb, lab))
+    finally:
+        with lab.changing() as state:
+            state["machines"]["h2"]["containers"]["b"] = gone
+    assert "not attached" not in pycni("heal", lab)
 
 
 def test_capture_of_vxlan_between_two_hosts(lab: RunningLab, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from pycni.lab.faults import (
     told,
     with_fault,
 )
+from pycni.lab.progress import Progress
 from pycni.lab.running import RunningLab, RunningLink, tool
 
 _VALUE: dict[str, Callable[[str], float]] = {
@@ -92,27 +93,27 @@ def kill(lab: RunningLab, target: str) -> str:
     return told(fault)
 
 
-def start(lab: RunningLab, target: str) -> str:
+def start(lab: RunningLab, target: str, progress: Progress | None = None) -> str:
     """Undo `kill`; harmless where it runs."""
     what, name = _process(lab, target)
-    _start(lab, [Fault("kill", name, what=what)])
+    _start(lab, [Fault("kill", name, what=what)], progress)
     return f"{what} {name} runs"
 
 
-def reboot(lab: RunningLab, host: str) -> str:
+def reboot(lab: RunningLab, host: str, progress: Progress | None = None) -> str:
     """Take the host's namespaces, links, rules and processes away and start it with what it has on its disk."""
-    control.reboot(lab, lab.machine(host).name)
+    control.reboot(lab, lab.machine(host).name, progress)
     lab.reload()
     enforce(lab, [host])
     return f"{host} was booted again"
 
 
-def heal(lab: RunningLab, targets: Sequence[str] = ()) -> list[str]:
+def heal(lab: RunningLab, targets: Sequence[str] = (), progress: Progress | None = None) -> list[str]:
     """Undo faults: all, or those of a kind ("loss", "split"), of a link, or a killed "agent HOST"; which, in words."""
     there = faults_in(lab.state)
     chosen = there if not targets or list(targets) == ["all"] else _chosen(lab, there, targets)
     _update(lab, lambda faults: tuple(each for each in faults if each not in chosen or each.kind == "kill"))
-    _start(lab, [each for each in chosen if each.kind == "kill"])
+    _start(lab, [each for each in chosen if each.kind == "kill"], progress)
     return [told(each) for each in chosen]
 
 
@@ -143,7 +144,7 @@ def _process(lab: RunningLab, target: str) -> tuple[str, str]:
     return what, machine.name
 
 
-def _start(lab: RunningLab, killed: Sequence[Fault]) -> None:
+def _start(lab: RunningLab, killed: Sequence[Fault], progress: Progress | None = None) -> None:
     """Undo these, what others need first: etcd for a host's containers, a host for its agent."""
 
     def order(fault: Fault) -> int:
@@ -160,7 +161,7 @@ def _start(lab: RunningLab, killed: Sequence[Fault]) -> None:
         elif fault.what == "agent":
             control.start_agent(lab, fault.host)
         elif not lab.machine(fault.host).holder.alive():
-            control.boot(lab, fault.host)
+            control.boot(lab, fault.host, progress)
             lab.reload()
             enforce(lab, [fault.host])
     places = {each.place for each in killed}

@@ -47,7 +47,7 @@ def _in_network(lab: RunningLab, target: str, argv: Sequence[str]) -> list[str]:
     host, slash, container = target.partition("/")
     machine = lab.machine(host)
     if not machine.holder.alive():
-        raise LabError(f"{host} is off", exit_code=NOT_FOUND)
+        raise LabError(f"{host} is off", next_step=f"`pycni lab start host {host}` starts it", exit_code=NOT_FOUND)
     path = machine.file(lab.container(host, container).netns) if slash else machine.namespace()
     return [tool("nsenter"), f"--net={path}", "--", *argv]
 

@@ -24,7 +24,15 @@ def rows(lab: RunningLab) -> list[Row]:
             for attachment in container.attachments:
                 shown = " ".join(attachment.addresses)
                 found.append((machine.name, container.name, attachment.network, shown, state))
+        found += [(machine.name, name, "", "", "not attached") for host, name in missing(lab) if host == machine.name]
     return found
+
+
+def missing(lab: RunningLab) -> list[tuple[str, str]]:
+    """Host and name of the file's containers that are not there: not attached yet, or their ADDs were refused."""
+    there = {(each.host, each.name) for each in lab.containers}
+    wanted = [(each.host, each.name) for each in lab.lab.containers if each.host in lab.machines]
+    return [each for each in wanted if each not in there]
 
 
 def machine_state(lab: RunningLab, machine: RunningHost) -> str:

@@ -177,7 +177,7 @@ class RunningLab:
         """The command line that runs *argv* there; nsenter becomes the program, so the pid stays."""
         machine = self.machine(host)
         if not machine.holder.alive():
-            raise LabError(f"{host} is off", next_step="`pycni lab up` starts it again")
+            raise LabError(f"{host} is off", next_step=f"`pycni lab start host {host}` starts it")
         prefix = [tool("nsenter"), f"--mount={machine.namespace('mnt')}"]
         if container is None:
             return [*prefix, f"--uts={machine.namespace('uts')}", f"--net={machine.namespace()}", "--", *argv]

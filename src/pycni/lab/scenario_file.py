@@ -66,11 +66,10 @@ class _Parser:
             return None
         if isinstance(node.value, str):
             path = os.path.join(self.directory, node.value)
-            try:
+            if os.path.exists(path):
                 return read_lab(path)
-            except OSError as failure:
-                self.problems.add(node, f"{path} cannot be read: {failure.strerror}")
-                return None
+            self.problems.add(node, f"there is no file {path}")
+            return None
         return lab_of(node, Problems(self.problems.path), default_name="lab", directory=self.directory)
 
     # -- steps ---------------------------------------------------------------------------------------------------------

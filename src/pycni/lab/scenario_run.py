@@ -110,7 +110,9 @@ def act(lab: RunningLab, action: Action) -> str:
     if action.verb == "run":
         host, _, container = action.targets[0].partition("/")
         return lab.run(host, container or None, action.command).stdout.strip()
-    verb = {"kill": breaking.kill, "start": breaking.start, "reboot": breaking.reboot}[action.verb]
+    if action.verb == "kill":
+        return "; ".join(breaking.kill(lab, target) for target in action.targets)
+    verb = breaking.start if action.verb == "start" else breaking.reboot
     return "; ".join(verb(lab, target) for target in action.targets)
 
 
