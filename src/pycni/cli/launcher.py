@@ -15,13 +15,14 @@ import os
 import sys
 
 import pycni
+from pycni.cli.bundling import write_bundle
 from pycni.cli.failure import Failure
 from pycni.exe.build_launcher import is_native_launcher
 
 FLAGS = "-ISE"
 MARK = "# pycni launcher"
 KINDS = ("c", "python", "standalone")  # asks the agent first, natively or in Python; never asks it
-STANDALONE_MODULE = "pycni.exe.run"
+STANDALONE_MODULE = "pycni.exe.start"
 CLIENT_MODULE = "pycni.exe.client"  # the agent's, and where none listens the other one
 SHEBANG_LIMIT = 127  # BINPRM_BUF_SIZE - 1 before Linux 5.1 (linux/binfmts.h); 255 since then
 
@@ -86,10 +87,11 @@ def _is_python_launcher(path: str) -> bool:
 
 
 def compile_package(parent: str) -> bool:
-    """Write the bytecode of the whole package, so that no call compiles it; False where it cannot be written."""
+    """Write the bytecode of the whole package, so that no call compiles it, and the bundle of what calls load; False
+    where it cannot be written."""
     complete = True
     package = os.path.join(parent, "pycni")
     for folder, names, _ in os.walk(package, followlinks=True):  # compileall does not follow links to directories
         names[:] = [name for name in names if name != "__pycache__"]
         complete = bool(compileall.compile_dir(folder, maxlevels=0, quiet=2)) and complete
-    return complete
+    return write_bundle(parent) and complete

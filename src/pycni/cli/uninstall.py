@@ -7,9 +7,10 @@ from argparse import Namespace
 from typing import Any
 
 from pycni.cli import systemd
+from pycni.cli.bundling import remove_bundle
 from pycni.cli.failure import FAILED, OK, Failure
 from pycni.cli.install import SAVED_SUFFIX, print_steps
-from pycni.cli.launcher import is_launcher
+from pycni.cli.launcher import is_launcher, package_parent
 from pycni.cli.manifest import Row, read_manifest, remove_directory, remove_written, unlink, write_manifest
 from pycni.cli.state import read_records
 from pycni.cli.tables import counted
@@ -33,6 +34,8 @@ def uninstall(given: Namespace) -> int:
     for bin_dir in chosen:
         rows += _undo(bin_dir, installs.pop(bin_dir))
         write_manifest(installs)
+    if not installs:
+        remove_bundle(package_parent())  # executables of another host with this very package only start slower
     if given.now and with_units:
         systemd.run_all(systemd.FORGET)
     print_steps(given, rows, (*systemd.STOP, *systemd.FORGET) if with_units else ())

@@ -27,7 +27,7 @@ def main() -> int:
     agent = _connect(posix.environ.get(b"PYCNI_SOCKET", DEFAULT_SOCKET))
     if agent is not None:
         posix._exit(_answer_of(_Agent(agent, _timeout())))  # saves the interpreter's end, a tenth of the call
-    from pycni.exe.run import main as standalone
+    from pycni.exe.start import main as standalone
 
     return standalone()
 

@@ -1,0 +1,75 @@
+"""All modules that a call may need in one file: a process of 15 ms spends 2 of them on looking for sixty files.
+
+The import system looks for each module through three finders, lists its directory, and reads and doubts a file. Here a
+table says where in the bundle a module's code lies, and one stat(2) whether its source is still the one that was
+compiled. What is not in the table, or has changed, is imported as ever; so is everything where there is no bundle.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from _frozen_importlib import ModuleSpec
+from posix import O_CLOEXEC, O_RDONLY, pread, stat
+from posix import open as open_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import CodeType, ModuleType
+
+    #: Of each module: whether it is a package, the path, mtime (ns) and size of its source, and where its code lies
+    #: behind the table, and how long it is.
+    Table = dict[str, tuple[bool, str, int, int, int, int]]
+
+NAME = f"modules.{sys.implementation.cache_tag}.bundle"
+HEAD = 16  # bytes: the length of the table that follows, as decimal digits
+
+
+class Finder:
+    """A finder and loader (importlib.abc) of what lies in the bundle *fd*, from *start* on."""
+
+    def __init__(self, fd: int, table: Table, start: int) -> None:
+        self._fd = fd
+        self._table = table
+        self._start = start
+
+    def find_spec(self, name: str, _path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
+        entry = self._table.get(name)
+        if entry is None:
+            return None
+        package, path, mtime, size, _, _ = entry
+        try:
+            now = stat(path)
+        except OSError:
+            return None
+        if (now.st_mtime_ns, now.st_size) != (mtime, size):
+            return None
+        spec = ModuleSpec(name, self, origin=path, is_package=package)  # type: ignore[arg-type]
+        spec.has_location = True
+        if package and spec.submodule_search_locations is not None:
+            spec.submodule_search_locations.append(path.rpartition("/")[0])
+        return spec
+
+    def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
+        return None  # the import system makes an ordinary one
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(self.get_code(module.__name__), module.__dict__)
+
+    def get_code(self, name: str) -> CodeType:
+        *_, at, length = self._table[name]
+        code: CodeType = marshal.loads(pread(self._fd, length, self._start + at))
+        return code
+
+
+def install() -> None:
+    """From now on modules of pycni come from the bundle beside this module, if there is one."""
+    try:
+        fd = open_file(f"{__file__.rpartition('/')[0]}/__pycache__/{NAME}", O_RDONLY | O_CLOEXEC)
+        length = int(pread(fd, HEAD, 0))
+        table: Table = marshal.loads(pread(fd, length, HEAD))
+    except (OSError, ValueError, EOFError, TypeError):
+        return
+    if type(table) is dict:
+        sys.meta_path.insert(0, Finder(fd, table, HEAD + length))
