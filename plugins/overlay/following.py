@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pycni.cni.errors import CniError, Code
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -39,3 +41,12 @@ def install(follower: Follower | None) -> None:
 def follower() -> Follower | None:
     """None in a process that ends with its call: then the caller programs what it finds, once."""
     return _follower
+
+
+def older_data(prefix: str, how: str, remedy: str) -> CniError:
+    """The answer to an ADD while etcd has older data than it had: it gives out addresses that containers have."""
+    return CniError(
+        Code.TRY_AGAIN,
+        f"etcd has older data of {prefix} than it had ({how}): no address is taken from it, others may have it",
+        f"restore what it had; {remedy}",
+    )

@@ -53,7 +53,7 @@ def join(store: Store, call: Call, netconf: NetConf, conf: OverlayConf, host: Ne
     """
     state = host_state(store, conf.etcd.prefix if conf.etcd is not None else WITHOUT_ETCD)
     way = find_way(host, conf)
-    way.tunnel_mtu(conf.mtu)  # refuses
+    way.tunnel_mtu(conf.mtu, subnets_of(netconf))  # refuses
     _refuse_overlaps(netconf, conf, way)
     with state.lock(lock_of(netconf.name)):
         _refuse_other_cluster(store, netconf.name, state)
@@ -154,7 +154,7 @@ def joined_as(
         vni=vni,
         vxlan=plan.vxlan_name(vni),
         bridge=conf.bridge or plan.bridge_name(vni),
-        mtu=way.tunnel_mtu(conf.mtu, others),
+        mtu=way.tunnel_mtu(conf.mtu, subnets_of(netconf), others),
         node=state.node(),
         fence=state.fence(),
         **shape,  # type: ignore[arg-type]

@@ -16,8 +16,9 @@ from pycni.host import tunnel_guard
 from pycni.host.forwarding import change_entries, read_entries
 from pycni.plugins.overlay import following
 from pycni.plugins.overlay.conf import MULTICAST, ROUTED
+from pycni.plugins.overlay.following import older_data
 from pycni.plugins.overlay.peers import PeerTable, difference
-from pycni.plugins.overlay.site import keep_joined, note, noted
+from pycni.plugins.overlay.site import keep_joined, note, note_path, noted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ def know_peers(joined: Joined, host: Netlink, state: HostState) -> None:
         # that it is still on another host.
         if noted(joined.network) > said.revision:
             said = read_etcd(joined)
+        before = noted(joined.network)
+        if said.revision < before:
+            how = f"it is at revision {said.revision} and was at {before}"
+            raise older_data(joined.prefix, how, f"if the data are right, remove {note_path(joined.network)}")
         if not said.takes_part:
             # Without this an address of a block that is another host's by now would be given out. The next ADD finds
             # this fence to be none, joins anew, and learns what is lost.

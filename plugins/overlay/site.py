@@ -10,15 +10,17 @@ import os
 from pycni.cni import json_text
 from pycni.cni.value import Value
 from pycni.ipam.etcd_state import HostState
-from pycni.plugins.overlay.conf import L2, MULTICAST, ROUTED
+from pycni.plugins.overlay.conf import L2, LEAST_MTU, MULTICAST, ROUTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from pycni.store import Store
 
 __all__ = ["L2", "MULTICAST", "ROUTED", "Joined"]
+LEAST_IPV4_MTU = 68  # RFC 791
 DIRECTORY = "/run/pycni"  # gone with the boot, as what the kernel knows
 WITHOUT_ETCD = "multicast"  # in place of a cluster's prefix, which begins with a slash
 
@@ -65,6 +67,12 @@ class Joined(Value):
 def overhead(local: str) -> int:
     """Outer IP header, UDP (8), VXLAN (8) and the inner Ethernet header (14): 50 bytes, over IPv6 70."""
     return 30 + (40 if ":" in local else 20)
+
+
+def least_mtu(subnets: Iterable[str]) -> int:
+    """Bytes that links of a network of *subnets* need. With less the kernel switches a family off on a link, and takes
+    its addresses and routes away, which nobody puts back (addrconf_notify and inetdev_event, NETDEV_CHANGEMTU)."""
+    return LEAST_MTU if any(":" in subnet for subnet in subnets) else LEAST_IPV4_MTU
 
 
 def lock_of(network: str) -> str:
@@ -122,7 +130,7 @@ def _parse(text: str) -> Joined | None:
 def noted(network: str) -> int:
     """Up to which revision this host was made to know the peers of *network* last; 0: never since its start."""
     try:
-        with open(_path(network), encoding="ascii") as file:
+        with open(note_path(network), encoding="ascii") as file:
             text = file.read()
     except OSError:
         return 0
@@ -131,22 +139,22 @@ def noted(network: str) -> int:
 
 def note(network: str, revision: int) -> None:
     """For CHECK: what came later is not missing, since nobody follows. What fails is left undone: CHECK sees less."""
-    fresh = f"{_path(network)}.{os.getpid()}"
+    fresh = f"{note_path(network)}.{os.getpid()}"
     try:
         os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)
         with open(fresh, "w", encoding="ascii") as file:
             file.write(str(revision))
-        os.rename(fresh, _path(network))
+        os.rename(fresh, note_path(network))
     except OSError:
         pass
 
 
 def forget_note(network: str) -> None:
     try:
-        os.unlink(_path(network))
+        os.unlink(note_path(network))
     except OSError:
         pass
 
 
-def _path(network: str) -> str:
+def note_path(network: str) -> str:
     return f"{DIRECTORY}/overlay-{network}"

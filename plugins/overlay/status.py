@@ -13,11 +13,13 @@ from pycni.ipam import delegate
 from pycni.plugins.overlay import following, plan
 from pycni.plugins.overlay.add import no_agent, refuse_encryption, refuse_foreign_ipam
 from pycni.plugins.overlay.conf import MULTICAST, OverlayConf, with_etcd
+from pycni.plugins.overlay.joining import subnets_of
 from pycni.plugins.overlay.site import find_joined
 from pycni.plugins.overlay.underlay import find_way
 from pycni.store import open_store
 
 NOT_FOLLOWED = "containers that come to other hosts are not known to this one until its next ADD"
+NOT_YET = "containers that come to other hosts are known to this one when etcd answers again"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def status(call: Call, netconf: NetConf) -> None:
     refuse_encryption(conf)
     try:
         with rtnl.Netlink() as host:
-            find_way(host, conf)
+            find_way(host, conf).tunnel_mtu(conf.mtu, subnets_of(netconf))
         if plan.needs_firewall(conf):
             open_firewall(conf.backend).close()
     except OSError as failure:
@@ -50,7 +52,8 @@ def status(call: Call, netconf: NetConf) -> None:
         except CniError as failure:
             if not takes_part or not isinstance(failure.__cause__, Silent):
                 raise
-            raise CniError(Code.LIMITED, f"{failure.msg}; {NOT_FOLLOWED}", failure.details) from failure
+            then = NOT_FOLLOWED if following.follower() is None else NOT_YET
+            raise CniError(Code.LIMITED, f"{failure.msg}; {then}", failure.details) from failure
     if conf.mode != MULTICAST and following.follower() is None:
         _nobody_follows(conf, netconf.name, takes_part=takes_part)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pycni.cni.addresses import parse_address
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
-from pycni.plugins.overlay.site import overhead
+from pycni.plugins.overlay.site import least_mtu, overhead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,17 +25,25 @@ class Way(Value):
     uplink: str
     mtu: int
 
-    def tunnel_mtu(self, asked: int, others: tuple[int, ...] = ()) -> int:
-        """The MTU of the network on this host: as *asked*, or the smallest uplink's less the overhead; *others*: the
-        MTUs of other hosts' uplinks. CniError 7 where what is asked does not fit."""
-        room = min((self.mtu, *others)) - overhead(str(self.local))
-        if asked > self.mtu - overhead(str(self.local)):
+    def tunnel_mtu(self, asked: int, subnets: tuple[str, ...], others: tuple[int, ...] = ()) -> int:
+        """The MTU of a network of *subnets* on this host: as *asked*, or the smallest uplink's less the overhead;
+        *others*: the MTUs of other hosts' uplinks, of which those count that leave enough. CniError 7 where what is
+        asked does not fit, or this host's uplink leaves too little."""
+        taken, least = overhead(str(self.local)), least_mtu(subnets)
+        room = self.mtu - taken
+        if asked > room:
             raise CniError(
                 Code.INVALID_CONFIG,
-                f"mtu is {asked}: {self.uplink} has {self.mtu}, of which the tunnel takes {overhead(str(self.local))}",
-                f"at most {self.mtu - overhead(str(self.local))}, or leave mtu out",
+                f"mtu is {asked}: {self.uplink} has {self.mtu}, of which the tunnel takes {taken}",
+                f"at most {room}, or leave mtu out",
             )
-        return asked or room
+        if room < least:
+            raise CniError(
+                Code.INVALID_CONFIG,
+                f"{self.uplink} has MTU {self.mtu}, of which the tunnel takes {taken}: the network needs {least}",
+                f"raise it to {least + taken}, or use an uplink that has as much",
+            )
+        return asked or min((room, *(other - taken for other in others if other - taken >= least)))
 
 
 def find_way(host: Netlink, conf: OverlayConf) -> Way:

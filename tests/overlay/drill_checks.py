@@ -12,32 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from netns_fixtures import CniRun, Container, Host, Namespace, Snapshot, can_ping, diff, wait_until
 from pycni.etcd.requests import KeyValue
 from tests.kernel.agent_lab import AgentHost
+from tests.overlay.drill_facts import DEADLINE_S, address_of_key, value_of, wait_in_order
 from tests.overlay.following import CONFIG
 from tests.overlay.overlay_lab import Conf, OverlayLab
 
-DEADLINE_S = 30.0  # for a loaded machine; what is to be quick is asked for by the drill itself
 REACH_S = 10.0  # after a partition hosts ask anew for each other's address on the segment, once a second
 TRY_AGAIN = 11
-PROTOCOL = "112"  # of our routes (docs/overlay-dataplane.md)
-Fact = tuple[str, ...]
-
-_LOOK = """
-bridge fdb show dev {device}
-echo =
-ip -j neigh show dev {device} nud permanent
-echo =
-ip -j -4 route show dev {device} proto {protocol}
-echo =
-ip -j -6 route show dev {device} proto {protocol}
-echo =
-nft list table inet pycni_tunnels
-"""
 
 
 @dataclass
@@ -138,92 +124,6 @@ def lasting(lab: OverlayLab) -> Snapshot:
     return Snapshot({key: value for key, value in lab.traces().items() if not any(each in key for each in stays)})
 
 
-# -- kernel and etcd ---------------------------------------------------------------------------------------------------
-
-
-def wait_in_order(lab: OverlayLab, conf: Conf, deadline_s: float = DEADLINE_S, *, hosts: Sequence[Host] = ()) -> None:
-    """Each kernel (of *hosts*) comes to hold what etcd says of that network, and nothing else."""
-    differing: list[str] = []
-
-    def in_order() -> bool:
-        differing[:] = differences(lab, conf, hosts or lab.hosts)
-        return not differing
-
-    try:
-        wait_until(in_order, deadline_s, f"kernels hold what etcd says of {conf['name']}")
-    except AssertionError as failure:
-        raise AssertionError(f"{failure}\n" + "\n".join(differing)) from None
-
-
-def differences(lab: OverlayLab, conf: Conf, hosts: Sequence[Host]) -> list[str]:
-    """What a kernel has and should not, or lacks, in words."""
-    said, network = lab.keys(), conf["name"]
-    if f"net/{network}" not in said:
-        return [f"no network {network}"]
-    device = f"vxlan{_value(said[f'net/{network}'])['vni']}"
-    out = []
-    for host in hosts:
-        member = said.get(f"member/{lab.node(host)}/{network}")
-        there = [each for each in lab.devices(host) if each == device]
-        if bool(member) != bool(there):
-            out.append(f"{host.name}: member: {bool(member)}, device: {there}")
-        elif member:
-            wanted, actual = expected(said, lab.node(host), conf), programmed(host, device)
-            out += [f"{host.name} lacks {fact}" for fact in sorted(wanted - actual)]
-            out += [f"{host.name} has {fact}" for fact in sorted(actual - wanted)]
-    return out
-
-
-def expected(said: dict[str, KeyValue], node: str, conf: Conf) -> set[Fact]:
-    """What the kernel of host *node* is to hold, as docs/overlay-dataplane.md has it."""
-    network, mode = conf["name"], conf["mode"]
-    vni, port = _value(said[f"net/{network}"])["vni"], conf.get("port", 4789)
-    peers = {}
-    for key, kv in said.items():
-        kind, _, rest = key.partition("/")
-        if kind == "member" and rest.endswith(f"/{network}"):
-            other = rest.partition("/")[0]
-            fence = said.get(f"fence/{other}")
-            if other != node and (fence is None or fence.mod_revision < kv.mod_revision):
-                peers[other] = _value(kv)
-    facts: set[Fact] = {("guarded", str(port), str(vni))}
-    facts |= {("vtep", str(port), str(vni), peer["vtep"]) for peer in peers.values()}
-    for key, kv in said.items():
-        if mode == "l2" and key.startswith(f"ep/{network}/") and (peer := peers.get(_value(kv)["node"])):
-            mac = _value(kv)["mac"]
-            facts |= {("fdb", mac, peer["vtep"]), ("port", mac), ("neighbour", _address(key.split("/")[3]), mac)}
-        elif mode == "routed" and key.startswith(f"block/{network}/") and not key.endswith("/length"):
-            peer = peers.get(_value(kv)["node"])
-            first, _, length = key.split("/")[3].partition("-")
-            via = _address(first)
-            if peer:
-                facts |= {("route", f"{via}/{length}", via), ("neighbour", via, peer["mac"])}
-    if mode == "routed":
-        facts |= {("fdb", peer["mac"], peer["vtep"]) for peer in peers.values()}
-    return facts
-
-
-def programmed(host: Host, device: str) -> set[Fact]:
-    """What the kernel of *host* holds for *device*, as iproute2 and nft say."""
-    done = host.run(["sh", "-c", _LOOK.format(device=device, protocol=PROTOCOL)], check=False)
-    fdb, neighbours, routes4, routes6, nft = done.stdout.split("=\n", 4)
-    facts: set[Fact] = set()
-    for words in map(str.split, fdb.splitlines()):
-        if "dst" in words and "permanent" in words:
-            facts.add(("fdb", words[0], words[words.index("dst") + 1]))
-        elif "static" in words and "master" in words:
-            facts.add(("port", words[0]))
-    facts |= {("neighbour", each["dst"], each["lladdr"]) for each in json.loads(neighbours or "[]")}
-    for each in [*json.loads(routes4 or "[]"), *json.loads(routes6 or "[]")]:
-        if "gateway" in each:
-            facts.add(("route", each["dst"], each["gateway"]))
-    vni = device.removeprefix("vxlan")
-    for port, number, rest in re.findall(r"(\d+) \. (0x[0-9a-f]+|\d+)((?: \. [0-9a-f.:]+)?)(?=[ ,\n])", nft):
-        if str(int(number, 0)) == vni:
-            facts.add(("vtep", port, vni, rest.removeprefix(" . ")) if rest else ("guarded", port, vni))
-    return facts
-
-
 # -- containers --------------------------------------------------------------------------------------------------------
 
 
@@ -255,7 +155,7 @@ def check_addresses(lab: OverlayLab, conf: Conf, boxes: dict[str, Container]) ->
     for key, kv in said.items():
         if key.startswith(f"block/{network}/") and not key.endswith("/length"):
             first, _, length = key.split("/")[3].partition("-")
-            blocks[ip_network(f"{_address(first)}/{length}")] = _value(kv)["node"]
+            blocks[ip_network(f"{address_of_key(first)}/{length}")] = value_of(kv)["node"]
     assert not [(one, two) for one in blocks for two in blocks if one != two and one.overlaps(two)]
     for address, name in holders.items():
         owners = [node for block, node in blocks.items() if ip_address(address) in block]
@@ -266,15 +166,15 @@ def _check_endpoints(
     lab: OverlayLab, network: str, said: dict[str, KeyValue], boxes: dict[str, Container], holders: dict[str, str]
 ) -> None:
     nodes = {lab.node(host): host for host in lab.hosts}
-    of_network = {key: _value(kv) for key, kv in said.items() if key.startswith(f"ep/{network}/")}
-    endpoints = {_address(key.split("/")[3]): each for key, each in of_network.items()}
+    of_network = {key: value_of(kv) for key, kv in said.items() if key.startswith(f"ep/{network}/")}
+    endpoints = {address_of_key(key.split("/")[3]): each for key, each in of_network.items()}
     taken = {address: each["container"] for address, each in endpoints.items()}
     assert taken == holders, f"etcd and containers differ: {set(taken.items()) ^ set(holders.items())}"
     owned: dict[str, str] = {}
     for key, kv in said.items():
         kind, node, part, its, *rest = [*key.split("/"), "", "", ""]
         if (kind, part, its) == ("own", "ep", network):
-            for address in _value(kv)["ips"]:
+            for address in value_of(kv)["ips"]:
                 assert address not in owned, f"{address} twice: {key}"
                 owned[address] = node
                 assert endpoints[address]["container"] == rest[0], key
@@ -364,12 +264,3 @@ def attempt(lab: OverlayLab, host: Host, name: str, conf: Conf) -> CniRun:
     """An ADD that may fail, for a container that is there or made."""
     box = host.containers.get(name) or host.container(name)
     return lab.call("ADD", host, box, conf)
-
-
-def _value(kv: KeyValue) -> Any:
-    return json.loads(kv.value)
-
-
-def _address(digits: str) -> str:
-    number = int(digits, 16)
-    return str(IPv4Address(number) if len(digits) == 8 else IPv6Address(number))

@@ -11,7 +11,8 @@ import pytest
 
 from netns_fixtures import Host, wait_until
 from tests.kernel import agent_lab
-from tests.overlay.drill_checks import DEADLINE_S, Drill, address_in, logged, traffic
+from tests.overlay.drill_checks import Drill, address_in, logged, traffic
+from tests.overlay.drill_facts import DEADLINE_S
 from tests.overlay.overlay_lab import OverlayLab
 
 DAY_S = 86400

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from netns_fixtures import Etcd, EtcdMember, Host, wait_until
 from netns_fixtures.etcd_admin import compact, leader
 from tests.kernel.agent_lab import AgentHost
-from tests.overlay.drill_checks import DEADLINE_S, Drill, address_in, start_all, traffic
+from tests.overlay.drill_checks import Drill, address_in, start_all, traffic
+from tests.overlay.drill_facts import DEADLINE_S
 from tests.overlay.following import CONFIG
 from tests.overlay.overlay_lab import OverlayLab
 

@@ -17,17 +17,8 @@ import pytest
 
 from netns_fixtures import can_ping, wait_until
 from tests.kernel.agent_lab import AgentHost
-from tests.overlay.drill_checks import (
-    DEADLINE_S,
-    Drill,
-    address_in,
-    attempt,
-    fixed,
-    logged,
-    takes_part,
-    traffic,
-    wait_in_order,
-)
+from tests.overlay.drill_checks import Drill, address_in, attempt, fixed, logged, takes_part, traffic
+from tests.overlay.drill_facts import DEADLINE_S, wait_in_order
 from tests.overlay.following import CONFIG
 from tests.overlay.overlay_lab import OverlayLab
 
@@ -145,7 +136,7 @@ def test_calls_of_a_killed_agent(overlay: Callable[..., OverlayLab]) -> None:
 
     with traffic(one, address_in(two)), ThreadPoolExecutor(3) as pool:
         workers = [pool.submit(churn, f"passing{number}") for number in range(3)]
-        for _ in range(5):
+        for _ in range(12):
             lab.agents[1].stop(signal.SIGKILL)
             lab.agents[1].start(config=CONFIG)
         ended.set()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from netns_fixtures import Host, can_ping, wait_until
-from tests.overlay.drill_checks import DEADLINE_S, Drill, address_in, attempt, fixed, logged, takes_part, traffic
+from tests.overlay.drill_checks import Drill, address_in, attempt, fixed, logged, takes_part, traffic
+from tests.overlay.drill_facts import DEADLINE_S
 from tests.overlay.overlay_lab import OverlayLab
 
 EXHAUSTED = 101

@@ -75,6 +75,8 @@ def test_meddling(overlay: Callable[..., OverlayLab]) -> None:
         f"ip link set {device} nomaster",
         f"ip link set {device} address 02:00:00:00:00:99",
         "nft delete table inet pycni_tunnels",
+        "nft flush set inet pycni_tunnels guarded",
+        "nft flush set inet pycni_tunnels vteps4",
         f"ip neigh add 10.1.99.99 lladdr 02:00:00:00:00:77 nud permanent dev {device}",
     ):
         a.run(["sh", "-c", harm])
@@ -159,11 +161,14 @@ def test_new_address_and_mtu(overlay: Callable[..., OverlayLab], family: int) ->
     lab.ping(two, first)
     assert a.ip_json("link", "show", lab.devices(a)[0])[0]["ifindex"] == index
     overhead = 50 if family == 4 else 70
+    a.ip("link", "set", "eth0", "mtu", "1300")  # too little for IPv6 in the tunnel
+    wait_until(lambda: any("MTU 1300" in each["msg"] for each in lab.agents[0].logged("overlay-problem")), 2.0, "word")
     for mtu in (1400, 1500):
         a.ip("link", "set", "eth0", "mtu", str(mtu))
         for where, link in ((a, lab.devices(a)[0]), (a, _bridge(a)), (one, "eth0")):
             wait_until(lambda: where.ip_json("link", "show", link)[0]["mtu"] == mtu - overhead, 2.0, f"{link} {mtu}")  # noqa: B023
     assert lab.agents[0].logged("overlay-uplink")
+    lab.ping(one, second)
 
 
 def _bridge(host: Host) -> str:

@@ -25,6 +25,7 @@ from pycni.etcd.schema import Keys, SchemaError
 from pycni.host.link_events import Change as Event
 from pycni.host.rtnl import Netlink
 from pycni.ipam.etcd_state import HostState
+from pycni.plugins.overlay.following import older_data
 from pycni.plugins.overlay.joining import lock_of
 from pycni.plugins.overlay.site import Joined, keep_joined, read_joined
 
@@ -80,6 +81,8 @@ class Cluster:
     def follow(self, joined: Joined) -> bool:
         """As `plugins.overlay.following.Follower.follow`; CniError as its `admit`."""
         self.standing.admit()
+        if self.mirror.gone_back:
+            raise older_data(joined.prefix, self.mirror.gone_back, "restart the agents if the data are right")
         with self.lock:
             network = self.networks.get(joined.network)
             if network is not None and network.joined == joined and network.in_step:
@@ -212,6 +215,13 @@ class Cluster:
             for network in [*self.networks.values()]:
                 self._begin(network)
             self._settle()
+
+    def look_again(self) -> None:
+        """Compare everything soon, once for many calls."""
+        with self.lock:
+            for network in self.networks.values():
+                network.postpone()
+        self._ring()
 
     def compare_due(self) -> float:
         """Try those again that failed, as their time has come; when the next is due (time.monotonic()), inf if none."""

@@ -46,6 +46,7 @@ class Mirror:
         self.synced = threading.Event()
         self._unread_since = 0.0
         self._reason = ""
+        self._gone_back = ""
         self.corrected = 0
         self.readings = 0
 
@@ -79,6 +80,11 @@ class Mirror:
         """Why it is stale, "" where it is not."""
         return self._reason or (self._watch.reason if self._watch.silent_since else "")
 
+    @property
+    def gone_back(self) -> str:
+        """That etcd has older data than it had, in words; "" where it has not. What it gives out then, others have."""
+        return self._gone_back or self._watch.gone_back
+
     def _run(self) -> None:
         recheck = False
         while not self._stop.is_set():
@@ -98,6 +104,7 @@ class Mirror:
     def _read(self, recheck: bool) -> None:
         answer = self._client.read(self._prefix, end=self._end, page_s=PAGE_S)
         if answer.revision < self.revision:
+            self._gone_back = f"it is at revision {answer.revision} and was at {self.revision}"
             raise CniError(
                 Code.TRY_AGAIN,
                 f"etcd is at revision {answer.revision} and was at {self.revision}: its data was replaced by older",
@@ -109,7 +116,7 @@ class Mirror:
         changed = {key for key in old.keys() | fresh.keys() if old.get(key) != fresh.get(key)}
         self.readings += 1
         self.corrected += len(changed) if recheck else 0
-        self._unread_since, self._reason = 0.0, ""
+        self._unread_since, self._reason, self._gone_back = 0.0, "", ""
         first = not self.synced.is_set()
         self.synced.set()
         if changed or first:

@@ -69,6 +69,7 @@ class Watch:
         self.reconnects = 0
         self.reason = ""  # why the last stream ended
         self.silent_since = 0.0  # since when no member answers (time.time()), 0.0 while one does
+        self.gone_back = ""  # in words: etcd is at an older revision than it was, so its data was replaced
 
     def batches(self, revision: int, until: float = float("inf")) -> Iterator[Batch]:
         """Everything after *revision*, in order, nothing twice; until `stop`, or *until* (time.monotonic()).
@@ -131,8 +132,10 @@ class Watch:
             for answer in stream:
                 heard.set()
                 if not answer.events and not answer.canceled and answer.header.revision < revision:
-                    raise Unreachable(f"it is at revision {answer.header.revision}, before {revision}")
+                    self.gone_back = f"it is at revision {answer.header.revision}, before {revision}"
+                    raise Unreachable(self.gone_back)
                 self.silent_since = 0.0
+                self.gone_back = ""
                 if answer.canceled:
                     if answer.compact_revision:
                         raise Compacted(answer.compact_revision)
