@@ -26,7 +26,8 @@ lab: $(VENV)/run ## two hosts with etcd and an overlay: who reaches whom, a pict
 
 test: $(VENV)/test ## everything: lint, unit, kernel, runtime and wheel tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not crowd"
+	$(BIN)/python -m pytest -m crowd
 
 lint: $(VENV)/test ## ruff, mypy --strict and the import layers
 	$(BIN)/ruff check .

@@ -134,6 +134,17 @@ def test_link_taken_off_its_bridge_is_reported(lab: Lab, agents: AgentHost, c1: 
     assert agents.ask("reconcile")["foreign"] == [f"net/c1/eth0: host link {link} is not on bridge cni1"]
 
 
+def test_bridge_that_is_down_or_gone_is_reported(lab: Lab, agents: AgentHost, c1: Container, c2: Container) -> None:
+    """Once for all its containers."""
+    agents.start(config=ON_NOTICE)
+    links = [lab.add(network(), each)["interfaces"][1]["name"] for each in (c1, c2)]
+    lab.host.ip("link", "set", "cni1", "down")
+    assert agents.ask("reconcile")["foreign"] == ["network net: bridge cni1 is down"]
+    lab.host.ip("link", "delete", "cni1")
+    assert agents.ask("reconcile")["foreign"] == ["network net: bridge cni1 is gone"]
+    assert set(links) <= set(lab.host.links())
+
+
 def test_dead_attachment_is_released_after_the_grace(lab: Lab, agents: AgentHost, c1: Container, c2: Container) -> None:
     """Its namespace is gone and no DEL came: left alone during the grace, then released like by a DEL; others stay."""
     agents.start(config=ON_NOTICE + "grace_s = 3600\n")

@@ -73,6 +73,7 @@ class Crowd:
         return self.lab.host.run(argv, check=False).returncode == 0
 
 
+@pytest.mark.crowd
 def test_a_thousand_containers_by_eight_processes(wide: Lab) -> None:
     """No address twice, all of them work, and after as concurrent DELs, and a GC, the host is what it was."""
     conf = network(ipam={"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/20"}], [{"subnet": "fd00:1::/64"}]]})

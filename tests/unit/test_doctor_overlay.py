@@ -42,3 +42,18 @@ def test_each_fault_is_one_finding(changes: dict[str, Any], level: str, said: st
     (finding,) = judge(WHOLE.replace(**changes))
     assert finding.level == level and said in finding.found
     assert finding.meaning and finding.action
+
+
+@pytest.mark.parametrize(
+    ("subnet", "uplink", "action"),
+    [
+        ("10.1.0.0/16", 1329, "ip link set vxlan7 mtu 1279"),
+        ("fd00:1::/64", 1330, "ip link set vxlan7 mtu 1280"),
+        ("fd00:1::/64", 1329, "raise the MTU of eth0"),
+    ],
+)
+def test_a_remedy_for_the_mtu_leaves_ipv6_alone(subnet: str, uplink: int, action: str) -> None:
+    """Below 1280 the kernel would take the addresses away."""
+    joined = JOINED.replace(subnets=(subnet,))
+    (finding,) = judge(WHOLE.replace(joined=joined, uplink=Link(2, "eth0", mtu=uplink)))
+    assert finding.action == action

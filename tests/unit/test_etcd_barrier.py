@@ -97,8 +97,8 @@ def test_who_is_suspect_and_who_is_dead() -> None:
     assert suspects(read.replace(alive=frozenset("ad"))) == ()
 
 
-@given(st.lists(st.tuples(st.floats(0, 200), st.booleans()), max_size=20), st.floats(1, 100))
-def test_only_time_that_was_watched_counts(looks: list[tuple[float, bool]], dead_after_s: float) -> None:
+@given(st.lists(st.tuples(st.integers(0, 200), st.booleans()), max_size=20), st.integers(1, 100))
+def test_only_time_that_was_watched_counts(looks: list[tuple[int, bool]], dead_after_s: int) -> None:
     """A host is declared dead when it was seen to be absent long enough, one look after the other: a long pause between
     two looks counts as a short one, and one look at which it was there begins anew."""
     now, watched, memory = 1000.0, -1.0, Memory()

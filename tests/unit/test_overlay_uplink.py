@@ -68,6 +68,24 @@ def test_mtu(before: int | None, now: int, others: int, uplink_mtu: int, mtu: in
     assert (found.uplink_mtu, found.mtu) == (uplink_mtu, mtu)
 
 
+@pytest.mark.parametrize(
+    ("subnets", "now", "mtu"),
+    [
+        (("10.1.0.0/16", "fd00:1::/64"), 1330, 1280),
+        (("10.1.0.0/16", "fd00:1::/64"), 1329, 1450),
+        (("10.1.0.0/16",), 1329, 1279),
+        (("10.1.0.0/16",), 118, 68),
+        (("10.1.0.0/16",), 117, 1450),
+    ],
+)
+def test_too_little_is_not_followed(subnets: tuple[str, ...], now: int, mtu: int) -> None:
+    """Below what IPv6, or IPv4, needs the kernel would take the addresses away: the MTU stays until there is more."""
+    dual = JOINED.replace(subnets=subnets)
+    found = new_tunnel(dual, BEFORE, link(now, "192.0.2.1"), lambda: 0)
+    assert (found.uplink_mtu, found.mtu) == (now, mtu)
+    assert new_tunnel(found, link(now), link(1500, "192.0.2.1"), lambda: 0).mtu == 1450
+
+
 def test_fixed_mtu() -> None:
     """One that is configured stays, as long as the uplink takes it."""
     fixed = JOINED.replace(mtu=1300, fixed_mtu=True)

@@ -196,6 +196,8 @@ class Agent:
             return
         if TUNNELS in lost.tables:
             self._readers.submit(self.overlay.compare)
+        elif TUNNELS in lost.emptier:
+            self._readers.submit(self.overlay.look_again)
         if TABLE in lost.tables or FIREWALLD in lost.gone or (lost.owners and self._are_missed(lost.owners)):
             self._wake.set()
 

@@ -100,6 +100,11 @@ class Overlay:
                 cluster.close()
         return tuple(failures)
 
+    def look_again(self) -> None:
+        """Somebody may have meddled, or it was this process itself: a comparison soon, however often this is called."""
+        for cluster in self.clusters:
+            cluster.look_again()
+
     def refused(self, record: Record) -> str:
         """Why *record* may not be released: the container may be another machine's that has the id of this one. "" for
         those of other networks."""

@@ -163,14 +163,18 @@ def _lost_sources(record: Record) -> tuple[str, ...]:
 
 
 def foreign_changes(records: Iterable[Record], dead: Iterable[Record]) -> tuple[str, ...]:
-    """Host links that somebody else removed or took off their bridge, although the container still lives."""
+    """Host links that somebody else removed or took off their bridge, and bridges that are gone or down, although the
+    container still lives."""
     with rtnl.Netlink() as host:
         links = {link.name: link for link in host.links()}
     gone = {record.attachment for record in dead}
+    alive = [record for record in records if record.state == "ready" and record.attachment not in gone]
     found: list[str] = []
-    for record in records:
-        if record.state != "ready" or record.attachment in gone:
-            continue
+    for network, name in sorted({(record.attachment.network, record.bridge) for record in alive if record.bridge}):
+        link = links.get(name)
+        if link is None or not link.up:
+            found.append(f"network {network}: bridge {name} is {'gone' if link is None else 'down'}")
+    for record in alive:
         for at, name in enumerate(record.host_links):
             # The record's bridge is that of the first link; the second one of an overlay is on its gateway bridge.
             link, bridge = links.get(name), links.get(record.bridge) if at == 0 else None

@@ -12,7 +12,7 @@ from pycni.host.rtnl import Netlink
 from pycni.host.vxlan import read_vxlan
 from pycni.ipam.etcd_state import HostState
 from pycni.plugins.overlay.joining import lock_of
-from pycni.plugins.overlay.site import Joined, keep_joined, read_joined
+from pycni.plugins.overlay.site import Joined, keep_joined, least_mtu, read_joined
 
 
 class Repairs:
@@ -77,6 +77,13 @@ class Repairs:
         told = {"local": new.local, "mtu": new.mtu, "was": {"local": old.local, "mtu": old.mtu}}
         self._note("warning", "overlay-uplink", old.network, **told)
         self._moved(new.network, old.local if new.local != old.local else "")
+        least = least_mtu(new.subnets)
+        if new.uplink_mtu - new.overhead < least:
+            msg = (
+                f"{new.uplink} has MTU {new.uplink_mtu}, of which the tunnel takes {new.overhead}: the network needs "
+                f"{least}, so containers keep {new.mtu} and learn of less by path MTU discovery"
+            )
+            self._note("error", "overlay-problem", old.network, msg=msg)
         if network.in_step:
             network.ensure_device()
         if new.mtu != old.mtu:

@@ -193,7 +193,9 @@ class Standing:
                     look_at = now + self._look()
             except Exception as failure:  # a bug must not end this for ever, without a word
                 traceback.print_exception(failure)
-            self._wake.wait(max(0.01, min(look_at, retry_at or look_at) - time.monotonic()))
+            # Without a lease nothing is tried again: when it is back, that wakes this thread.
+            due = min(look_at, retry_at) if retry_at and self._keeper.held else look_at
+            self._wake.wait(max(0.01, due - time.monotonic()))
 
     def _say(self) -> bool:
         """Everything that etcd is to know and does not; False where it could not be said."""

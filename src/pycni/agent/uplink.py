@@ -10,7 +10,7 @@ from pycni.cni.value import Value
 from pycni.host import messages
 from pycni.host.netns import open_netns
 from pycni.host.rtnl import AddressFacts, Netlink, in_namespace
-from pycni.plugins.overlay.site import Joined
+from pycni.plugins.overlay.site import Joined, least_mtu
 from pycni.store import open_store
 
 IFA_F_TEMPORARY, IFA_F_DEPRECATED = 0x01, 0x20  # linux/if_addr.h; the first is IFA_F_SECONDARY in IPv4
@@ -45,7 +45,8 @@ def new_tunnel(joined: Joined, before: Uplink | None, now: Uplink, others: Calla
     """The network with its tunnel as the uplink wants it *now*. Pure.
 
     before: as the uplink was at the last look. A smaller MTU than the link's, that of a route say, stays until the
-    link's changes. others: the smallest uplink of the other hosts in bytes, 0 where none is known.
+    link's changes. others: the smallest uplink of the other hosts in bytes, 0 where none is known. An MTU that the
+    network's addresses could not live with is not given: see `least_mtu`.
     """
     same = [one for one in now.addresses if (":" in one) == (":" in joined.local)]
     local = joined.local if joined.local in same or not same else same[0]
@@ -56,6 +57,8 @@ def new_tunnel(joined: Joined, before: Uplink | None, now: Uplink, others: Calla
     elif uplink_mtu != joined.uplink_mtu:
         mtu = min(uplink_mtu, others() or uplink_mtu) - joined.overhead
     else:
+        mtu = joined.mtu
+    if mtu < least_mtu(joined.subnets):
         mtu = joined.mtu
     return joined.replace(local=local, uplink_mtu=uplink_mtu, mtu=mtu)
 

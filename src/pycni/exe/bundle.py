@@ -10,7 +10,7 @@ from __future__ import annotations
 import marshal
 import sys
 from _frozen_importlib import ModuleSpec
-from posix import O_CLOEXEC, O_RDONLY, pread, stat
+from posix import O_CLOEXEC, O_RDONLY, close, pread, stat
 from posix import open as open_file
 
 TYPE_CHECKING = False
@@ -67,9 +67,15 @@ def install() -> None:
     """From now on modules of pycni come from the bundle beside this module, if there is one."""
     try:
         fd = open_file(f"{__file__.rpartition('/')[0]}/__pycache__/{NAME}", O_RDONLY | O_CLOEXEC)
-        length = int(pread(fd, HEAD, 0))
-        table: Table = marshal.loads(pread(fd, length, HEAD))
-    except (OSError, ValueError, EOFError, TypeError):
+    except OSError:
         return
-    if type(table) is dict:
+    try:
+        length = int(pread(fd, HEAD, 0))
+        table: Table | None = marshal.loads(pread(fd, length, HEAD))
+    except (OSError, ValueError, EOFError, TypeError):
+        table = None
+    # A caller may have closed the standard streams: what is opened then would be taken for one of them.
+    if fd > 2 and type(table) is dict:
         sys.meta_path.insert(0, Finder(fd, table, HEAD + length))
+    else:
+        close(fd)

@@ -31,20 +31,23 @@ def listen() -> _socket.socket:
 
 
 class Losses(Value):
-    """What somebody removed: *tables* that are *gone* or lost a chain, a rule or a set, and elements of sets.
+    """What somebody removed: *tables* that are *gone* or lost a chain, a rule or a set; emptier: those whose sets lost
+    elements.
 
     owners: of the elements, as their comments say; "" stands for those that belong to no single attachment.
     """
 
     tables: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
+    emptier: frozenset[str] = frozenset()
     owners: frozenset[str] = frozenset()
 
 
 def losses(data: bytes, table: str) -> Losses:
-    """The losses that a datagram of that socket tells of; elements only those of *table*."""
+    """The losses that a datagram of that socket tells of; owners only those of elements of *table*."""
     tables: set[str] = set()
     gone: set[str] = set()
+    emptier: set[str] = set()
     owners: set[str] = set()
     for offset, size in netlink.split(data):
         _, kind, *_ = netlink.HEADER.unpack_from(data, offset)
@@ -57,9 +60,11 @@ def losses(data: bytes, table: str) -> Losses:
             tables.add(name)
             if kind & 0xFF == NFT_MSG_DELTABLE:
                 gone.add(name)
-        elif name == table:
+            continue
+        emptier.add(name)
+        if name == table:
             owners.update(elements.comments(found.get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")))
-    return Losses(frozenset(tables), frozenset(gone), frozenset(owners))
+    return Losses(frozenset(tables), frozenset(gone), frozenset(emptier), frozenset(owners))
 
 
 _LOSSES = (NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM)

@@ -58,12 +58,6 @@ def read_peers(port: int, vni: int) -> frozenset[str] | None:
         return frozenset(one.key[2] for one in _peers(kernel, port, vni))
 
 
-def read_guarded() -> frozenset[tuple[int, int]]:
-    """UDP port and VNI of all guarded networks."""
-    with _Turn() as kernel:
-        return frozenset((int(one.key[0]), int(one.key[1])) for one in kernel.elements(TUNNELS, "guarded"))
-
-
 def unguard(port: int, vni: int) -> None:
     """Everybody's packets pass, as for a device that is not there any more; with the last network the table goes."""
     mine = guarded_element(port, vni)

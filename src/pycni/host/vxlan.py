@@ -11,8 +11,6 @@ from pycni.host.netlink import attributes, pick, to_int, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from pycni.host.rtnl import Netlink
 
 _OF_VXLAN = frozenset(
@@ -70,11 +68,6 @@ def read_vxlans(netlink: Netlink) -> tuple[VxlanFacts, ...]:
     """All VXLAN devices of the namespace; the kernel walks all links but tells of these only."""
     found = (read(payload) for payload in netlink.answers(vxlan_messages.list_vxlans()))
     return tuple(one for one in found if one is not None)
-
-
-def foreign_vnis(netlink: Netlink, ours: Collection[str]) -> frozenset[int]:
-    """The network identifiers that devices not named in *ours* have, of whatever UDP port."""
-    return frozenset(one.vni for one in read_vxlans(netlink) if one.vni and one.name not in ours)
 
 
 def read(payload: bytes) -> VxlanFacts | None:

@@ -19,7 +19,7 @@ from pycni.host.inet_messages import RTN_LOCAL
 from pycni.host.rtnl import Link, Netlink
 from pycni.host.tunnel_guard import read_peers
 from pycni.host.vxlan import VxlanFacts, read_vxlan
-from pycni.plugins.overlay.site import Joined, all_joined
+from pycni.plugins.overlay.site import Joined, all_joined, least_mtu
 from pycni.store import STATE_DIR
 
 CHECK, ETCD = "overlay networks", "etcd"
@@ -114,12 +114,9 @@ def judge(facts: NetworkFacts) -> Iterator[Finding]:
     elif device is not None and device.mtu + joined.overhead > uplink.mtu:
         fits = uplink.mtu - joined.overhead
         found = f"MTU {device.mtu} and {joined.overhead} for the tunnel are more than the {uplink.mtu} of {uplink.name}"
-        yield finding(
-            FAIL,
-            found,
-            "full packets are lost: connections begin and then hang",
-            f"ip link set {joined.vxlan} mtu {fits}",
-        )
+        smaller = fits >= least_mtu(joined.subnets)  # else the kernel would take IPv6 away with it
+        action = f"ip link set {joined.vxlan} mtu {fits}" if smaller else f"raise the MTU of {uplink.name}"
+        yield finding(FAIL, found, "full packets are lost: connections begin and then hang", action)
 
 
 def _read(kernel: Netlink, joined: Joined, followed: frozenset[str]) -> NetworkFacts:
