@@ -94,7 +94,9 @@ class Chain:
             self.side.request("ADD", with_result(self._publishing(Ports("", 1, first_port + at)), call.stdout), name)
             for at, (name, call) in enumerate(zip(names, bursts.calls, strict=True))
         ]
-        for call in [*bursts.calls, *self.side.burst(publishing, workers).calls]:
+        # The first alone: the reference's portmap fails where two make its chains at the same moment.
+        first = self.side.burst(publishing[:1], 1)
+        for call in [*bursts.calls, *first.calls, *self.side.burst(publishing[1:], workers).calls]:
             if call.rc:
                 raise RuntimeError(f"{self.side.name}: {call.stdout}{call.stderr}")
 
