@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -138,7 +139,7 @@ def test_capture_of_vxlan_between_two_hosts(lab: RunningLab, tmp_path: Path) -> 
     source, target = address_of(lab, "h1/a"), address_of(lab, "h2/b")
     file = tmp_path / "vxlan.pcap"
     words = ("h1", "-i", "eth0", "-w", file, "-c", "2", "-t", "20", "--filter", "udp port 4789")
-    with subprocess.Popen(argv("capture", lab, *words), stderr=subprocess.PIPE, text=True) as capture:
+    with subprocess.Popen(argv("capture", lab, *words), stderr=subprocess.PIPE, text=True) as capture, ended(capture):
         assert capture.stderr is not None and "listening on eth0" in _line(capture.stderr, "listening")
         lab.run("h1", "a", ["ping", "-c1", "-W2", target])
         assert capture.wait(25) == 0
@@ -149,6 +150,15 @@ def test_capture_of_vxlan_between_two_hosts(lab: RunningLab, tmp_path: Path) -> 
     assert request == (h1, h2, "4242") and reply == (h2, h1, "4242")
     assert f"IP {source} > {target}: ICMP echo request" in decoded
     assert f"IP {target} > {source}: ICMP echo reply" in decoded
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A claim that fails must not wait for ever for what it did not end; its tcpdump goes with its lab."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def _line(stream: IO[str], word: str) -> str:
@@ -162,7 +172,7 @@ def test_capture_in_a_container_and_at_the_switch(lab: RunningLab) -> None:
     with subprocess.Popen(
         argv("capture", lab, "h1/b", "-i", "eth0", "--filter", "icmp"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as capture:  # fmt: skip
+    ) as capture, ended(capture):  # fmt: skip
         assert capture.stdout is not None and capture.stderr is not None
         _line(capture.stderr, "listening")
         lab.run("h1", "a", ["ping", "-c1", "-W2", target])
