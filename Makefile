@@ -4,8 +4,10 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# Files of tests at the same time. They wait more than they compute (for the kernel's RCU, for etcd's disk).
+# Files of tests at the same time. They wait more than they compute (for the kernel's RCU, for etcd's disk). Those of
+# tests/kernel and tests/runtime run one by one: they look at what a call does from one moment to the next.
 JOBS ?= 3
+PARALLEL := tests/unit tests/etcd tests/overlay tests/lab tests/wheel
 RUN_PACKAGES := ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux
 TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd \
 	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server etcdctl:etcd-client openssl:openssl ps:procps man:man-db cc:gcc \
@@ -26,8 +28,9 @@ lab: $(VENV)/run ## two hosts with etcd and an overlay: who reaches whom, a pict
 
 test: $(VENV)/test ## everything: lint, unit, kernel, runtime and wheel tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not crowd"
-	$(BIN)/python -m pytest -m crowd
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not crowd" $(PARALLEL)
+	$(BIN)/python -m pytest tests/kernel tests/runtime
+	$(BIN)/python -m pytest -m crowd $(PARALLEL)
 
 lint: $(VENV)/test ## ruff, mypy --strict and the import layers
 	$(BIN)/ruff check .
@@ -35,8 +38,11 @@ lint: $(VENV)/test ## ruff, mypy --strict and the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit etcd kernel overlay lab-tests runtime: $(VENV)/test ## one folder of the tests
+unit etcd overlay lab-tests: $(VENV)/test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/$(@:-tests=)
+
+kernel runtime: $(VENV)/test ## one folder of the tests
+	$(BIN)/python -m pytest tests/$@
 
 bench: $(VENV)/test ## pycni against the reference plugins, interleaved, as ratios
 	$(BIN)/python bench/add_del.py

@@ -375,9 +375,13 @@ def test_proxies_that_die_while_containers_come_and_go(ports: PortLab, agents: A
     answers: list[CniRun] = []
     unserved: list[int] = []
 
+    killed = 0
+
     def come_and_go(at: int, server: Server) -> None:
         number = 8080 + at
-        for _ in range(8):
+        rounds = 0
+        while rounds < 8 or killed < KILLS:
+            rounds += 1
             answer = ports.call("ADD", ports.conf_of(server, port(number)), server)
             answers.append(answer)
             if answer.ok:
@@ -390,7 +394,6 @@ def test_proxies_that_die_while_containers_come_and_go(ports: PortLab, agents: A
     threads = [Thread(target=come_and_go, args=each) for each in enumerate(servers)]
     for thread in threads:
         thread.start()
-    killed = 0
     while any(thread.is_alive() for thread in threads):
         pid = proxy_pid(agents)
         if pid and killed < KILLS:

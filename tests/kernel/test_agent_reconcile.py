@@ -155,6 +155,7 @@ def test_dead_attachment_is_released_after_the_grace(lab: Lab, agents: AgentHost
     assert agents.ask("reconcile")["released"] == []
     assert agents.ask("reconcile")["released"] == []
     assert set(lab.records()) == {"net/c1/eth0", "net/c2/eth0"}
+    wait_until(lambda: len(lab.ports()) == 1, DEADLINE_S, "the kernel took the pair away")
     agents.configure(ON_NOTICE + "grace_s = 0\n")
     agents.agents[-1].send_signal(signal.SIGHUP)
     wait_until(lambda: set(lab.records()) == {"net/c2/eth0"}, DEADLINE_S)
