@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import time
@@ -210,13 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = report.summary(measure(given))
     show("")
     targets = None if given.variant == "plain" else report.AGENT if given.agent else report.STANDALONE
-    print("".join(f"{key}: {value}\n" for key, value in where.items()))
+    print(setting.shown(where))
     print(report.render(found, burst=given.burst, targets=targets), end="")
-    if given.json:
-        options = {key: value for key, value in vars(given).items() if key not in ("json", "quick")}
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump({"setting": where, "options": options, **report.as_json(found)}, file, indent=1)
-            file.write("\n")
+    setting.write(given, where, report.as_json(found))
     return 0
 
 

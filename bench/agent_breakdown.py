@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = measure(given.existing, given.repeat, network(masquerade=True))
     for command, seconds in measure_floor(given.existing).items():
         found[command][FLOOR] = [seconds]
-    print("".join(f"{key}: {value}\n" for key, value in where.items()))
+    print(setting.shown(where))
     print(render(found, first=(BEFORE,), last=(AFTER, TOTAL, UNTRACED, FLOOR)), end="")
     if given.json:
         Path(given.json).write_text(json.dumps({"setting": where, "seconds": found}, indent=1) + "\n", encoding="utf-8")

@@ -133,10 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(render(found))
     average = max(one["round_trips"] for one in found if not one["case"].startswith("a block"))
     print(TRIPS.verdict(average))
-    options = {key: value for key, value in vars(given).items() if key != "json"}
-    with open(given.json, "w", encoding="utf-8") as file:
-        json.dump({"setting": where, "options": options, "found": found}, file, indent=1)
-        file.write("\n")
+    setting.write(given, where, {"found": found})
     wrong = [one for one in found if one["twice"] or one["errors"]]
     for one in wrong:
         print(f"{one['case']}: {one['twice']} taken twice, errors {one['errors']}", file=sys.stderr)

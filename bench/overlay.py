@@ -11,7 +11,6 @@ and are measured in turn; what counts are the ratios of neighbours. See README.m
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,13 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     where["etcd"] = setting.package_version("etcd-server")
     found = overlay_report.summary(measure(given))
     show("")
-    print("".join(f"{key}: {value}\n" for key, value in where.items()))
+    print(setting.shown(where))
     print(overlay_report.render(found), end="")
-    if given.json:
-        options = {key: value for key, value in vars(given).items() if key not in ("json", "quick")}
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump({"setting": where, "options": options, **found}, file, indent=1)
-            file.write("\n")
+    setting.write(given, where, found)
     return 0
 
 

@@ -9,7 +9,6 @@ What one change costs is measured beside 20 endpoints first, then beside all of 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import subprocess
 import sys
@@ -26,10 +25,11 @@ from bench import setting
 from bench.calm import Calm
 from bench.figures import Spread, milliseconds, render_table
 from bench.overlay_fleet import Fleet, Place
+from bench.overlay_sides import Hosts
 from bench.proxy import show
 from bench.proxy_sides import cpu_of
 from bench.sides import PATH, PYCNI_DIR, SOURCE, install
-from netns_fixtures import Etcd, Host, Underlay, wait_until
+from netns_fixtures import Etcd, Underlay, wait_until
 from pycni.cni.conf import Keys as ConfKeys
 from pycni.etcd.client import Client
 from pycni.etcd.conf import EtcdConf
@@ -46,39 +46,28 @@ FEW_HOSTS, DEADLINE_S, POLL_S = 1, 300.0, 0.0002
 REST_S = 5.0
 
 
-class ScaleWorld:
-    """A host with an agent and one container, and an etcd. A context manager."""
+class ScaleWorld(Hosts):
+    """A host with an agent and one container, and an etcd."""
 
     def __init__(self) -> None:
-        self._closing = contextlib.ExitStack()
+        super().__init__()
         try:
-            directory = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="pycni-bench-")))
-            self.host, self.store = (self._host(name) for name in ("a", "etcd"))
+            directory = Path(self.closing.enter_context(tempfile.TemporaryDirectory(prefix="pycni-bench-")))
+            self.host, self.store = (self.make_host(name) for name in ("a", "etcd"))
             self.segment = Underlay([self.host, self.store])
-            self._closing.callback(self.segment.delete)
+            self.closing.callback(self.segment.delete)
             etcd = Etcd([(self.store, self.segment.address(self.store))], directory)
-            self._closing.callback(etcd.delete)
+            self.closing.callback(etcd.delete)
             etcd.start()
             self.connection = {"endpoints": etcd.endpoints, "prefix": PREFIX}
             self.keys = Keys(PREFIX)
             install(self.host, "c")
             self.start_agent()
             self.device, self.vni = self._attach()
-            self.kernel = self._closing.enter_context(self.host.in_namespace(Netlink))
+            self.kernel = self.closing.enter_context(self.host.in_namespace(Netlink))
         except BaseException:
-            self._closing.close()
+            self.closing.close()
             raise
-
-    def __enter__(self) -> ScaleWorld:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.close()
-
-    def _host(self, name: str) -> Host:
-        made = Host(name)
-        self._closing.callback(made.delete)
-        return made
 
     def start_agent(self) -> None:
         argv, environment = [sys.executable, "-m", "pycni", "agent"], {"PATH": PATH, "PYTHONPATH": SOURCE}
@@ -283,13 +272,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     where["etcd"] = setting.package_version("etcd-server")
     found = measure(given)
     show("")
-    print("".join(f"{key}: {value}\n" for key, value in where.items()))
+    print(setting.shown(where))
     print(render(found), end="")
-    if given.json:
-        options = {key: value for key, value in vars(given).items() if key != "json"}
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump({"setting": where, "options": options, **found}, file, indent=1)
-            file.write("\n")
+    setting.write(given, where, found)
     return 0
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from bench.proxy_sides import compile_load
 from bench.sides import PATH, ROOT, Plugins, Side, agent_plugins, standalone_plugins
@@ -48,38 +48,45 @@ class OverlaySide(Side):
         """The host is deleted by whoever made it, and the worker with it."""
 
 
-class World:
-    """`a` and `b` have an agent, `alone` has none. etcds: by number of members. A context manager."""
+class Hosts:
+    """Hosts and what else goes with them, newest first. A context manager."""
+
+    def __init__(self) -> None:
+        self.closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.close()
+
+    def make_host(self, name: str) -> Host:
+        made = Host(name)
+        self.closing.callback(made.delete)
+        return made
+
+
+class World(Hosts):
+    """`a` and `b` have an agent, `alone` has none. etcds: by number of members."""
 
     def __init__(self, *, members: tuple[int, ...] = (1, 3), mtu: int = 1500) -> None:
-        self._closing = contextlib.ExitStack()
+        super().__init__()
         try:
-            self.directory = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="pycni-bench-"))
-            hosts = [self._host(name) for name in ("a", "b", "alone", *(f"etcd{count}" for count in members))]
+            self.directory = self.closing.enter_context(tempfile.TemporaryDirectory(prefix="pycni-bench-"))
+            hosts = [self.make_host(name) for name in ("a", "b", "alone", *(f"etcd{count}" for count in members))]
             self.segment = Underlay(hosts, mtu=mtu, ifname=UPLINK)
-            self._closing.callback(self.segment.delete)
+            self.closing.callback(self.segment.delete)
             self.etcds = dict(zip(members, map(self._etcd, members, hosts[3:]), strict=True))
             self.a = OverlaySide(hosts[0], agent_plugins)
             self.b = OverlaySide(hosts[1], agent_plugins)
             self.alone = OverlaySide(hosts[2], standalone_plugins)
         except BaseException:
-            self._closing.close()
+            self.closing.close()
             raise
-
-    def __enter__(self) -> World:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.close()
-
-    def _host(self, name: str) -> Host:
-        made = Host(name)
-        self._closing.callback(made.delete)
-        return made
 
     def _etcd(self, members: int, host: Host) -> Etcd:
         etcd = Etcd([(host, self.segment.address(host))] * members, Path(self.directory) / host.name)
-        self._closing.callback(etcd.delete)
+        self.closing.callback(etcd.delete)
         Path(self.directory, host.name).mkdir()
         etcd.start()
         return etcd

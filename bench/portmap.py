@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -134,13 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = {**setting.read(), "netavark": setting.package_version("netavark")}
     found = portmap_report.summary(measure(given))
     show("")
-    print("".join(f"{key}: {value}\n" for key, value in where.items()))
+    print(setting.shown(where))
     print(portmap_report.render(found, given.existing), end="")
-    if given.json:
-        options = {key: value for key, value in vars(given).items() if key not in ("json", "quick")}
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump({"setting": where, "options": options, **portmap_report.as_json(found)}, file, indent=1)
-            file.write("\n")
+    setting.write(given, where, portmap_report.as_json(found))
     return 0
 
 

@@ -11,7 +11,6 @@ round. What counts are the ratios pycni / docker-proxy of neighbours in time.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -139,13 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     where["docker-proxy"] = measured.pop("reference")
     found = proxy_report.summary(measured)
     show("")
-    print("".join(f"{key}: {value}\n" for key, value in where.items()))
+    print(setting.shown(where))
     print(proxy_report.render(found), end="")
-    if given.json:
-        options = {key: value for key, value in vars(given).items() if key not in ("json", "quick")}
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump({"setting": where, "options": options, **found}, file, indent=1)
-            file.write("\n")
+    setting.write(given, where, found)
     return 0
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +28,21 @@ def read() -> dict[str, str]:
         "reference": package_version("containernetworking-plugins"),
         "iptables": _said("iptables", "-V"),
     }
+
+
+def shown(where: Mapping[str, str]) -> str:
+    """What `read` gave, as the head of a report."""
+    return "".join(f"{key}: {value}\n" for key, value in where.items())
+
+
+def write(given: argparse.Namespace, where: Mapping[str, str], found: Mapping[str, Any]) -> None:
+    """Keep *found* in the file that --json names, if it does, with the circumstances and the options that count."""
+    if not given.json:
+        return
+    options = {key: value for key, value in vars(given).items() if key not in ("json", "quick")}
+    with open(given.json, "w", encoding="utf-8") as file:
+        json.dump({"setting": where, "options": options, **found}, file, indent=1)
+        file.write("\n")
 
 
 def package_version(package: str) -> str:

@@ -161,10 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for key, value in found.items():
         if not key.startswith("samples"):
             print(f"{key}: {json.dumps(value)}")
-    options = {key: value for key, value in vars(given).items() if key != "json"}
-    with open(given.json, "w", encoding="utf-8") as file:
-        json.dump({"setting": where, "options": options, **found}, file, indent=1)
-        file.write("\n")
+    setting.write(given, where, found)
     return 1 if found["wrong"] or found["left"] or found["duplicate_addresses"] else 0
 
 
