@@ -31,6 +31,7 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
 from pycni.etcd import connect
 from pycni.exe.wire import Answer, Request
+from pycni.firewall.tunnel_text import TUNNELS
 from pycni.host import conntrack, nfnetlink, nft_events
 from pycni.host.links import remove_in_groups
 from pycni.portmap import holding
@@ -38,7 +39,6 @@ from pycni.portmap.proxy.client import ProxyError
 from pycni.store import keep_open, open_store
 
 TABLE = "pycni"
-TUNNELS = "pycni_tunnels"
 FIREWALLD = "firewalld"  # its table: gone for a moment when it reloads, and what it was told of containers for good
 FLUSH_PAUSE_S = 0.05  # a flush is many notices; and firewalld reloads in several steps
 READERS = 2  # threads for questions: apart from the calls', so that neither waits for the other
@@ -194,9 +194,9 @@ class Agent:
         except OSError:
             self._wake.set()  # ENOBUFS: notices were lost, so look
             return
-        if TUNNELS in lost.tables:
+        if TUNNELS.name in lost.tables:
             self._readers.submit(self.overlay.compare)
-        elif TUNNELS in lost.emptier:
+        elif TUNNELS.name in lost.emptier:
             self._readers.submit(self.overlay.look_again)
         if TABLE in lost.tables or FIREWALLD in lost.gone or (lost.owners and self._are_missed(lost.owners)):
             self._wake.set()

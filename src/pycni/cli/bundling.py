@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 
 from pycni.exe.bundle import HEAD, NAME
 
@@ -18,15 +19,14 @@ APART = ("portmap/proxy",)
 
 
 def write_bundle(parent: str) -> bool:
-    """Compile all modules of PACKAGES below *parent*/pycni into one file; False where it cannot be written."""
+    """Put the code of all modules of PACKAGES below *parent*/pycni into one file; False where it cannot be written."""
     package = os.path.join(parent, "pycni")
     table: Table = {}
     codes: list[bytes] = []
     at = 0
     for name, path in _modules(package):
-        with open(path, "rb") as file:
-            source, seen = file.read(), os.fstat(file.fileno())
-        code = marshal.dumps(compile(source, path, "exec", dont_inherit=True))
+        seen = os.stat(path)  # before it is read: what changes in between is seen to have changed
+        code = marshal.dumps(SourceFileLoader(name, path).get_code(name))  # out of its .pyc where that is fresh
         table[name] = (path.endswith("/__init__.py"), path, seen.st_mtime_ns, seen.st_size, at, len(code))
         codes.append(code)
         at += len(code)

@@ -78,6 +78,15 @@ def unwritable(path: str, error: OSError) -> Failure:
     return Failure(f"{path}: {error.strerror or error}", code=5, next_step=step)
 
 
+def write_text(path: str, text: str) -> None:
+    """Put *text* in place of whatever the file at *path* has; Failure where it cannot be written."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as failure:
+        raise unwritable(path, failure) from failure
+
+
 def warn(text: str) -> None:
     """A warning on stderr."""
     print(f"{paint('warning:', 'yellow', sys.stderr)} {printable(text)}", file=sys.stderr)

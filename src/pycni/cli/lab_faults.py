@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 
-from pycni.cli.failure import FAILED, OK, USAGE, Failure, unwritable
+from pycni.cli.failure import FAILED, OK, USAGE, Failure, write_text
 from pycni.cli.lab import find_lab
 from pycni.cli.tables import counted, print_table, width_of
 from pycni.lab import breaking, capture
@@ -91,17 +91,9 @@ def _graph(given: Namespace) -> int:
     if given.output is None:
         sys.stdout.write(text)
         return OK
-    _write(given.output, text)
+    write_text(given.output, text)
     print(os.path.abspath(given.output))
     return OK
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as failure:
-        raise unwritable(path, failure) from failure
 
 
 def _ping_matrix(given: Namespace) -> int:
@@ -116,7 +108,7 @@ def _ping_matrix(given: Namespace) -> int:
         progress=_progress,
     )
     if given.picture:
-        _write(given.picture, render_svg(draw_matrix(matrix, lab.name)))
+        write_text(given.picture, render_svg(draw_matrix(matrix, lab.name)))
     if given.json:
         print(json.dumps({"lab": lab.name, **matrix.as_json()}, indent=4))
     else:

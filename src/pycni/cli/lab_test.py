@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from functools import partial
 
-from pycni.cli.failure import FAILED, OK, unwritable
+from pycni.cli.failure import FAILED, OK, write_text
 from pycni.cli.lab import find_lab
 from pycni.cli.tables import printable, width_of
 from pycni.lab.bringing_up import bring_up, take_down
@@ -33,9 +33,9 @@ def test(given: Namespace) -> int:
     told = {"passed": all(each.passed for each in reports), "scenarios": [each.as_json() for each in reports]}
     text = json.dumps(told, indent=4, ensure_ascii=False)
     if given.junit:
-        _write(given.junit, junit_xml(reports))
+        write_text(given.junit, junit_xml(reports))
     if given.report:
-        _write(given.report, text + "\n")
+        write_text(given.report, text + "\n")
     if given.json:
         print(text)
     return OK if told["passed"] else FAILED
@@ -76,11 +76,3 @@ def _wait(progress: Progress, text: str) -> None:
     if width is not None:
         progress.stream.write(f"\r\x1b[K{printable(text)[: width - 1]}")
         progress.stream.flush()
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as failure:
-        raise unwritable(path, failure) from failure

@@ -158,7 +158,8 @@ def _host(cluster: _Cluster, network: str, node: str) -> HostView:
     known = sync.revision if sync is not None else 0
     revisions = cluster.revisions.get(network, [])
     missing = len(revisions) - bisect_right(revisions, known)
-    since = member.created if member is not None else 0.0
+    known_as = member or Member(name=there.name if there is not None else "", vtep="")
+    since = known_as.created
     if entry is None or member is None:
         state = OUTSIDE
     elif fence is not None and fence.key.mod_revision > entry.key.mod_revision:
@@ -173,10 +174,10 @@ def _host(cluster: _Cluster, network: str, node: str) -> HostView:
     return HostView(
         node=node,
         state=state,
-        name=member.name if member is not None else there.name if there is not None else "",
-        vtep=member.vtep if member is not None else "",
-        mac=member.mac if member is not None else "",
-        mtu=member.mtu if member is not None else 0,
+        name=known_as.name,
+        vtep=known_as.vtep,
+        mac=known_as.mac,
+        mtu=known_as.mtu,
         since=since,
         revision=known,
         at=sync.at if sync is not None else 0.0,
