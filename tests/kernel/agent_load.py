@@ -27,10 +27,10 @@ NAMES = ("bridge", "host-local", "static", "loopback", "portmap", "firewall")
 HASTY = 'grace_s = 0\nreconcile_s = 1\nlog_level = "warning"\n'
 
 
-def write_launchers(directory: Path) -> Path:
-    """The native launcher under the drop-in names, and what it becomes without an agent, for every host to see."""
+def write_launchers(directory: Path, names: Sequence[str] = NAMES) -> Path:
+    """The native launcher under *names*, and what it becomes without an agent, for every host to see."""
     compile_package(package_parent())
-    first, *others = (directory / name for name in NAMES)
+    first, *others = (directory / name for name in names)
     assert build_launcher.build(str(first)) == str(first)
     for other in others:
         other.hardlink_to(first)

@@ -9,13 +9,14 @@ import pytest
 
 from netns_fixtures import Etcd, Host, Underlay, needs
 from tests.kernel.agent_lab import AgentHost
-from tests.overlay.overlay_lab import OverlayLab, write_overlay_launchers
+from tests.kernel.agent_load import write_launchers
+from tests.overlay.overlay_lab import NAMES, OverlayLab
 
 
 @pytest.fixture(scope="session")
 def overlay_plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CNI_PATH directory that every host sees, whose executables ask an agent first."""
-    return write_overlay_launchers(tmp_path_factory.mktemp("overlay-cni"))
+    return write_launchers(tmp_path_factory.mktemp("overlay-cni"), NAMES)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from netns_fixtures import (
     snapshot,
     wait_until,
 )
-from pycni.cli.launcher import compile_package, interpreter, launcher_text, package_parent
 from pycni.cni.conf import Keys as ConfKeys
 from pycni.etcd import requests
 from pycni.etcd.client import Client
@@ -30,8 +29,6 @@ from pycni.etcd.conf import EtcdConf
 from pycni.etcd.connect import open_client
 from pycni.etcd.requests import KeyValue
 from pycni.etcd.schema import Keys
-from pycni.exe import build_launcher
-from pycni.exe.run import STANDALONE
 from tests.kernel.agent_lab import AgentHost
 from tests.kernel.bridge_lab import address_of
 
@@ -45,19 +42,6 @@ NAMES = (
     *("pycni-overlay", "pycni-bridge", "pycni-ipam", "pycni-static", "pycni-portmap", "pycni-loopback"),
     *("overlay", "bridge", "host-local", "static", "portmap", "loopback", "firewall", "bandwidth", "tuning", "ptp"),
 )
-
-
-def write_overlay_launchers(directory: Path) -> Path:
-    """The native launcher under all names: asks the agent of its host, and works by itself where there is none."""
-    compile_package(package_parent())
-    first, *others = (directory / name for name in NAMES)
-    assert build_launcher.build(str(first)) == str(first)
-    for other in others:
-        other.hardlink_to(first)
-    standalone = directory / STANDALONE
-    standalone.write_text(launcher_text(interpreter(), package_parent()))
-    standalone.chmod(0o755)
-    return directory
 
 
 @dataclass
@@ -237,4 +221,4 @@ def _is_passing(key: str) -> bool:
     return kind in ("sysctl", "process") or stays or "/file/run/pycni" in key or "fe80:" in key
 
 
-__all__ = ["NAMES", "PREFIX", "Conf", "OverlayLab", "query", "records", "wait_until", "write_overlay_launchers"]
+__all__ = ["NAMES", "PREFIX", "Conf", "OverlayLab", "query", "records", "wait_until"]

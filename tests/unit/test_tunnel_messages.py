@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -19,24 +18,12 @@ from pycni.firewall.nft_text import render_elements
 from pycni.firewall.tunnel_text import TUNNELS, guarded_element, peer_elements
 from pycni.host import announce_peer, forwarding_facts, inet_messages, link_events, messages, netlink, vxlan_messages
 from pycni.host.offload import known_fault
+from tests.unit.test_messages import decoded, pairs
 
 MAC = b"\x02\0\0\0\0\x01"
 MACS = st.binary(min_size=6, max_size=6)
 PACKED = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 INDEXES = st.integers(1, 0x7FFFFFFF)
-
-
-def decoded(kind: type[Any], request: bytes) -> Any:
-    """What pyroute2 reads out of the one message in *request*."""
-    assert struct.unpack_from("=I", request)[0] == len(request)
-    message = kind(request)
-    message.decode()
-    return message
-
-
-def pairs(nest: Any) -> list[tuple[str, Any]]:
-    """Name and value of the attributes that pyroute2 read."""
-    return [(name, value) for name, value in nest["attrs"]]
 
 
 def payload(request: bytes) -> bytes:
