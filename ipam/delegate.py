@@ -56,9 +56,11 @@ def is_ours(call: Call, conf: NetConf) -> bool:
     return _local(find(conf.ipam.text("type"), call.path), call.executable, conf) is not None
 
 
-def is_of_this_host(call: Call, conf: NetConf) -> bool:
-    """Whether `ask` will answer from this host's own store alone: no transaction waits for a network then."""
-    return is_ours(call, conf) and not conf.ipam.has("etcd")
+def of_this_host(call: Call, conf: NetConf) -> ModuleType | None:
+    """Our own commands where they answer from this host's own store alone, so that no transaction waits for a program
+    or a network; None where `ask` is to be used. CniError 7 if there is no such plugin.
+    """
+    return None if conf.ipam.has("etcd") else _local(find(conf.ipam.text("type"), call.path), call.executable, conf)
 
 
 def _local(executable: str, caller: str, conf: NetConf) -> ModuleType | None:

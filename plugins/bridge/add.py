@@ -38,43 +38,41 @@ def add(call: Call, netconf: NetConf) -> Result:
             record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
                 host_links=(host_link_name(attachment),), bridge=conf.bridge, backend=firewall.name
             )
-            add = Add(call, netconf, conf, conf.mac or _random_mac())
-            record, lease = begin_with_lease(store, call, record, netconf, add.described)
+            mac = conf.mac or _random_mac()  # before anything is made: the record names every rule there will be
+
+            def described(record: Record, lease: Result) -> tuple[Record, plan.Wanted]:
+                if conf.ipam and not lease.ips:
+                    why = f"ipam.type is {conf.ipam}"
+                    raise CniError(Code.INVALID_CONFIG, "IPAM plugin returned missing IP config", why)
+                want = plan.wanted(conf, lease)
+                owned = record.replace(
+                    addresses=tuple(str(ip.address) for ip in want.result.ips),
+                    network_rules=plan.network_rules(conf, attachment, want),
+                    attachment_rules=plan.attachment_rules(conf, attachment, want, mac),
+                )
+                return owned, want
+
+            record, want = begin_with_lease(store, call, record, netconf, described)
             kernel = Kernel(container, firewall, everyone_else(store, record))
-            return _add(store, record, add, lease=lease, kernel=kernel)
+            return _add(store, record, call, netconf, conf, want=want, mac=mac, kernel=kernel)
     finally:
         os.close(container)
 
 
-class Add:
-    """What one ADD is asked to do. mac: of the container's end, chosen before anything is made, so that the record
-    names every rule there will be."""
-
-    def __init__(self, call: Call, netconf: NetConf, conf: BridgeConf, mac: bytes) -> None:
-        self.call, self.netconf, self.conf, self.mac = call, netconf, conf, mac
-
-    def wanted(self, lease: Result) -> plan.Wanted:
-        if self.conf.ipam and not lease.ips:
-            why = f"ipam.type is {self.conf.ipam}"
-            raise CniError(Code.INVALID_CONFIG, "IPAM plugin returned missing IP config", why)
-        return plan.wanted(self.conf, lease.replace(dns=self.netconf.dns) if self.netconf.dns_given else lease)
-
-    def described(self, record: Record, lease: Result) -> Record:
-        """*record* with everything that the plan for *lease* will make."""
-        want = self.wanted(lease)
-        return record.replace(
-            addresses=tuple(str(ip.address) for ip in want.result.ips),
-            network_rules=plan.network_rules(self.conf, record.attachment, want),
-            attachment_rules=plan.attachment_rules(self.conf, record.attachment, want, self.mac),
-        )
-
-
-def _add(store: Store, record: Record, add: Add, *, lease: Result, kernel: Kernel) -> Result:
-    call, netconf, conf = add.call, add.netconf, add.conf
+def _add(
+    store: Store,
+    record: Record,
+    call: Call,
+    netconf: NetConf,
+    conf: BridgeConf,
+    *,
+    want: plan.Wanted,
+    mac: bytes,
+    kernel: Kernel,
+) -> Result:
     inverses: list[ops.Op] = []
     try:
-        want = add.wanted(lease)
-        facts = read_facts(store, record, conf, want, kernel).replace(container_mac=add.mac)
+        facts = read_facts(store, record, conf, want, kernel).replace(container_mac=mac)
         apply_plan(plan.plan_add(conf, record.attachment, want, facts), kernel, inverses)
         result = want.result.replace(interfaces=_interfaces(conf, call, record, kernel))
         store.attachments.commit(record.attachment, dump(render_result(result, netconf.cni_version)))

@@ -118,7 +118,6 @@ def _attach(store: Store, record: Record, call: Call, netconf: NetConf, conf: Ov
 
             outside = pool.lease(conf.gateway, call, netconf, store)
         joined = joined_again(store, call, netconf, conf, kernel.host, joined=joined, lease=lease)
-        lease = lease.replace(dns=netconf.dns) if netconf.dns_given else lease
         want = plan.wanted(conf, joined, lease, outside)
         record = record.replace(
             bridge=joined.bridge,

@@ -39,27 +39,27 @@ def add(call: Call, netconf: NetConf) -> Result:
                 host_links=(host_link_name(attachment),), backend=firewall.name
             )
 
-            def described(record: Record, lease: Result) -> Record:
-                result = _wanted(lease, netconf)
-                return record.replace(
+            def described(record: Record, lease: Result) -> tuple[Record, Result]:
+                result = plan.wanted(lease)
+                owned = record.replace(
                     addresses=tuple(str(ip.address) for ip in result.ips),
-                    network_rules=plan.network_rules(conf, record.attachment, result),
-                    attachment_rules=plan.attachment_rules(conf, record.attachment, result),
+                    network_rules=plan.network_rules(conf, attachment, result),
+                    attachment_rules=plan.attachment_rules(conf, attachment, result),
                 )
+                return owned, result
 
-            record, lease = begin_with_lease(store, call, record, netconf, described)
+            record, result = begin_with_lease(store, call, record, netconf, described)
             kernel = Kernel(container, firewall, everyone_else(store, record))
-            return _add(store, record, call, netconf, conf, lease=lease, kernel=kernel)
+            return _add(store, record, call, netconf, conf, result=result, kernel=kernel)
     finally:
         os.close(container)
 
 
 def _add(
-    store: Store, record: Record, call: Call, netconf: NetConf, conf: PtpConf, *, lease: Result, kernel: Kernel
+    store: Store, record: Record, call: Call, netconf: NetConf, conf: PtpConf, *, result: Result, kernel: Kernel
 ) -> Result:
     inverses: list[ops.Op] = []
     try:
-        result = _wanted(lease, netconf)
         uplink_mtu = 0 if conf.mtu else (rtnl.uplink_mtu(kernel.host) or 0)
         apply_plan(plan.plan_add(conf, record.attachment, result, uplink_mtu), kernel, inverses)
         result = result.replace(interfaces=_interfaces(call, record, kernel))
@@ -72,10 +72,6 @@ def _add(
     finally:
         kernel.close()
     return result
-
-
-def _wanted(lease: Result, netconf: NetConf) -> Result:
-    return plan.wanted(lease.replace(dns=netconf.dns) if netconf.dns_given else lease)
 
 
 def _interfaces(call: Call, record: Record, kernel: Kernel) -> tuple[Interface, ...]:

@@ -13,6 +13,7 @@ from pycni.store.boot import boot_id, own_process, process_alive
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pycni.store import Store
 
     Release = Callable[[Store, Record, str], None]
-    Described = Callable[[Record, Result], Record]
+    T = TypeVar("T")
 
 
 def begin(store: Store, call: Call, fresh: Record, release: Release | None = None) -> None:
@@ -37,9 +38,10 @@ def begin(store: Store, call: Call, fresh: Record, release: Release | None = Non
 
 
 def begin_with_lease(
-    store: Store, call: Call, fresh: Record, conf: NetConf, described: Described
-) -> tuple[Record, Result]:
-    """`begin` and the IPAM plugin's ADD; the record as it is written, which *described* gives for the lease, and that.
+    store: Store, call: Call, fresh: Record, conf: NetConf, described: Callable[[Record, Result], tuple[Record, T]]
+) -> tuple[Record, T]:
+    """`begin` and the IPAM plugin's ADD: what *described* makes of record and lease, which is the record as it is
+    written and what the caller wants besides.
 
     Where the addresses are this host's own all of it is one transaction: lease and record stand, or neither does.
     Whatever fails, nothing is left. CniError as `begin`, *described* and the IPAM plugin.
@@ -47,23 +49,29 @@ def begin_with_lease(
     from pycni.ipam import delegate  # chained plugins have none
 
     _settle(store, call, fresh)
-    if not conf.ipam.text("type") or delegate.is_of_this_host(call, conf):
+    here = delegate.of_this_host(call, conf) if conf.ipam.text("type") else None
+    if here is not None or not conf.ipam.text("type"):
         with store.transaction():
-            lease = (delegate.ask("ADD", call, conf, store) if conf.ipam.text("type") else None) or Result()
-            record = described(fresh, lease)
+            lease = _with_dns(conf, here.add(call, conf, store) if here is not None else Result())
+            record, wanted = described(fresh, lease)
             store.attachments.begin(record)
-        return record, lease
+        return record, wanted
     store.attachments.begin(fresh)
     lease = ask_lease(store, fresh, call, conf)
     try:
-        record = described(fresh, lease)
+        record, wanted = described(fresh, lease)
         store.attachments.update(record)
     except BaseException as failure:
         from pycni.attach.undo import undo_add
 
         undo_add(failure, store, fresh, call, conf)
         raise
-    return record, lease
+    return record, wanted
+
+
+def _with_dns(conf: NetConf, lease: Result) -> Result:
+    """*lease* with the network's own dns, where it has one (reference: bridge.go, ptp.go)."""
+    return lease.replace(dns=conf.dns) if conf.dns_given else lease
 
 
 def _settle(store: Store, call: Call, fresh: Record, release: Release | None = None) -> None:
@@ -111,13 +119,14 @@ def new_record(attachment: Attachment, call: Call, conf: NetConf, plugin: str, n
 
 
 def ask_lease(store: Store, record: Record, call: Call, conf: NetConf) -> Result:
-    """What the IPAM plugin gives, empty for a network without; where it fails, *record* goes."""
+    """What the IPAM plugin gives, empty for a network without, with the network's own dns; where it fails, *record*
+    goes."""
     from pycni.ipam import delegate  # chained plugins have none
 
     if not conf.ipam.text("type"):
-        return Result()
+        return _with_dns(conf, Result())
     try:
-        return delegate.ask("ADD", call, conf, store) or Result()
+        return _with_dns(conf, delegate.ask("ADD", call, conf, store) or Result())
     except (CniError, OSError):
         # Nothing was leased, nothing was made. A DEL might fail just as the ADD did, and the record would stay.
         store.attachments.remove(record)
