@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -109,6 +112,75 @@ def test_batches_of_many_clients_do_not_mix(lab: ProxyLab) -> None:
     total = lab.control.stats()["total"]
     assert (total["packets_in"], total["packets_out"], total["dropped"]) == (320, 320, 0)
     assert total["bytes_in"] == total["bytes_out"]
+
+
+@contextlib.contextmanager
+def paused(lab: ProxyLab) -> Iterator[None]:
+    """What is sent meanwhile is one batch for the proxy."""
+    lab.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: os.waitid(os.P_PID, lab.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT), DEADLINE_S)
+        yield
+    finally:
+        lab.process.send_signal(signal.SIGCONT)
+
+
+def count(lab: ProxyLab, match: str) -> None:
+    lab.host.run(
+        [
+            "nft",
+            f"add table inet count; add chain inet count out {{ type filter hook output priority 0; }}; "
+            f"add rule inet count out {match} counter",
+        ]
+    )
+
+
+def counted(lab: ProxyLab) -> int:
+    """Packets that the rule has seen."""
+    listed = json.loads(lab.host.run(["nft", "-j", "list", "chain", "inet", "count", "out"]).stdout)["nftables"]
+    packets: int = next(one["rule"]["expr"][-1]["counter"]["packets"] for one in listed if "rule" in one)
+    return packets
+
+
+@pytest.mark.needs("tool:nft")
+@pytest.mark.parametrize("container", [CONTAINER4, CONTAINER6])
+@pytest.mark.parametrize(("size", "packets"), [(100, 1), (1472 - 20, 1), (2000, 41)])
+def test_datagrams_of_one_size_travel_as_one_packet(lab: ProxyLab, container: str, size: int, packets: int) -> None:
+    """40 and a shorter one: each arrives as it was sent, in order. What the path does not take whole goes one by one,
+    in fragments."""
+    where = lab.serve_datagrams(address=container)
+    port = lab.publish(where, proto="udp")
+    client = lab.datagram_socket(lab.host)
+    assert ask(client, ("::1", port), b"first")[0] == b"first"
+    count(lab, f"udp dport {where[1]}")
+    sent = [number.to_bytes(2, "big") * (size // 2) for number in range(40)] + [b"last"]
+    with paused(lab):
+        for data in sent:
+            client.sendto(data, ("::1", port))
+    assert [client.recv(LARGEST) for _ in sent] == sent
+    assert counted(lab) == packets
+    assert lab.total("dropped") == 0
+
+
+@pytest.mark.needs("tool:nft")
+@pytest.mark.parametrize(("family", "own", "asked"), [(4, "0.0.0.0", HOST4), (6, "::", HOST6)])
+def test_answers_of_one_size_travel_as_one_packet(lab: ProxyLab, family: int, own: str, asked: str) -> None:
+    """One question, 40 answers and a shorter one, to a client elsewhere: all from the address that it asked."""
+    server = lab.datagram_socket(lab.c1, (CONTAINER4, 0))
+    port = lab.publish(server.getsockname(), proto="udp", family=family)
+    client = lab.datagram_socket(lab.c1, (own, 0))
+    count(lab, f"udp sport {port}")
+    client.sendto(b"question", (asked, port))
+    data, flow = server.recvfrom(100)
+    assert data == b"question"
+    answers = [number.to_bytes(2, "big") * 300 for number in range(40)] + [b"last"]
+    with paused(lab):
+        for answer in answers:
+            server.sendto(answer, flow)
+    received = [client.recvfrom(1000) for _ in answers]
+    assert [data for data, _ in received] == answers
+    assert {sender[:2] for _, sender in received} == {(asked, port)}
+    assert counted(lab) == 1
 
 
 def test_container_that_does_not_listen_yet_is_not_held_against_the_client(lab: ProxyLab) -> None:
