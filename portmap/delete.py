@@ -34,10 +34,9 @@ def release_record(store: Store, record: Record, executable: str = "") -> None:
 
     failures: list[str] = []
     withdraw.restore_settings(store, record, failures)
-    closed = withdraw.remove_rules(store, record, failures)
+    withdraw.remove_rules(store, record, failures)
     withdraw.end_flows(record, failures)
     withdraw.release_ports(record, failures)
-    closed.acquire()
     if failures:
         raise not_released(record.attachment.owner, failures)
     store.attachments.remove(record)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from pycni.host.conntrack import open_conntrack
+from pycni.host import tracked
+from pycni.portmap import flow_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
 
     from pycni.firewall.rules import PortMapping
     from pycni.host.conntrack import Flow
-
-FEW = 500  # flows that are read in less time than the kernel takes for another walk
 
 
 def end_stale(mappings: Iterable[PortMapping]) -> None:
@@ -23,6 +22,11 @@ def end_stale(mappings: Iterable[PortMapping]) -> None:
     Of TCP a new connection is a new flow, and the old ones are the host's own.
     """
     wanted = [one for one in mappings if one.proto == "udp"]
+    listed = tracked.listed()
+    if listed is not None and not flow_lines.any_udp_to(listed, wanted):
+        return
+    from pycni.host.conntrack import open_conntrack
+
     ports = {one.low if one.low == one.high else 0 for one in wanted}
     with open_conntrack() as kernel:
         for family in {6 if ":" in one.address else 4 for one in wanted}:
@@ -30,15 +34,20 @@ def end_stale(mappings: Iterable[PortMapping]) -> None:
             kernel.delete(_to_host([flow for flow in found if _asked_for(flow, wanted)]))
 
 
-def end_translated(mappings: Iterable[PortMapping], tracked: int) -> None:
-    """End the flows that *mappings* led to their container, of every protocol. *tracked*: how many there are of all.
+def end_translated(mappings: Iterable[PortMapping]) -> None:
+    """End the flows that *mappings* led to their container, of every protocol.
 
     Every question to the kernel is a walk through its whole table, every answer some work here.
     """
     wanted = tuple(mappings)
+    listed = tracked.listed() if wanted else []
+    if listed is not None and not flow_lines.any_from(listed, wanted):
+        return
+    from pycni.host.conntrack import open_conntrack
+
     addresses = {one.address for one in wanted}
     with open_conntrack() as kernel:
-        if tracked <= FEW:
+        if listed is not None:
             found = kernel.translated()
         else:
             found = [flow for address in addresses for flow in kernel.translated_to(address)]

@@ -9,7 +9,7 @@ from pycni.attach.container import open_container
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
 from pycni.cni.result import dump, render_result
-from pycni.host import netns, sysctl
+from pycni.host import netns
 from pycni.host.apply import Kernel, apply_plan
 from pycni.host.firewall import open_firewall
 from pycni.portmap import claim, plan
@@ -75,7 +75,7 @@ def _add(store: Store, record: Record, netconf: NetConf, previous: Result, *, wa
         network, rules = record.network_rules, record.attachment_rules
         settings = plan.settings(wanted.conf, services, wanted.facts)
         apply_plan(plan.plan_add(network, rules, settings), kernel, [])
-        if any(one.proto == "udp" for one in rules.ports) and sysctl.tracked_flows():
+        if any(one.proto == "udp" for one in rules.ports):
             from pycni.portmap import flows
 
             flows.end_stale(rules.ports)

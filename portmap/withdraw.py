@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
-
 from pycni.attach import release
 from pycni.cni.errors import CniError
-from pycni.host import sysctl
+from pycni.portmap import flows
 from pycni.portmap.holding import holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _thread import LockType
-
     from pycni.cni.names import Attachment
     from pycni.host.firewall import Firewall
     from pycni.store import Store
@@ -48,37 +44,19 @@ def _switch_off(link: str, setting: str) -> None:
         kernel.close()
 
 
-def remove_rules(store: Store, record: Record, failures: list[str]) -> LockType:
-    """Remove them, and begin to close what did it: a lock that can be had when it is closed.
-
-    Closing waits for the kernel to free the rules (an RCU grace period, 12 ms), as long as looking for flows takes.
-    """
+def remove_rules(store: Store, record: Record, failures: list[str]) -> None:
     opened: list[Firewall] = []
-    closed = _thread.allocate_lock()
-    _attempt(failures, "firewall", release.remove_rules, store, record, opened)
-    if opened:
-        closed.acquire()
-        _thread.start_new_thread(_close, (opened, closed))
-    return closed
-
-
-def _close(opened: list[Firewall], closed: LockType) -> None:
     try:
+        _attempt(failures, "firewall", release.remove_rules, store, record, opened)
+    finally:
         for firewall in opened:
             firewall.close()
-    finally:
-        closed.release()
 
 
 def end_flows(record: Record, failures: list[str]) -> None:
     """End the flows that the rules of *record* translated, so that their clients learn of it and nobody's who gets the
     container's address inherits them."""
-    ports = record.attachment_rules.ports
-    tracked = sysctl.tracked_flows() if ports else 0
-    if tracked:
-        from pycni.portmap import flows
-
-        _attempt(failures, "conntrack", flows.end_translated, ports, tracked)
+    _attempt(failures, "conntrack", flows.end_translated, record.attachment_rules.ports)
 
 
 def release_ports(record: Record, failures: list[str]) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from netns_fixtures import assert_unchanged, diff
+from pycni.host import tracked
 from pycni.host.conntrack import Conntrack
+from pycni.portmap import flow_lines
 from tests.kernel.bridge_lab import words
 from tests.kernel.portmap_lab import PortLab, Server, port, portmap, seen
 from tests.kernel.test_faults import Faulty
@@ -171,9 +173,22 @@ def flows_to(ports: PortLab, address: str) -> set[bytes]:
     return ports.host.in_namespace(look)
 
 
-def test_udp_client_that_never_pauses_gets_to_the_container(port_lab: Callable[..., PortLab]) -> None:
+def crowd_of_flows(ports: PortLab) -> None:
+    """More flows than are looked at one by one."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for number in range(1024, 1024 + tracked.FEW + 1):
+                sender.sendto(b"x", ("127.0.0.1", number))
+        assert tracked.listed() is None
+
+    ports.host.in_namespace(send)
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_udp_client_that_never_pauses_gets_to_the_container(port_lab: Callable[..., PortLab], *, crowd: bool) -> None:
     """Before the ADD, between two containers, after the DEL: one client, one source port, no pause. A flow to the same
-    port of another host, and one to another address of this, stay as they are."""
+    port of another host, and one to another address of this, stay as they are. Few flows or many: the same."""
     ports = port_lab(outside=True)
     outside, one, two = ports.outside, ports.server("c1"), ports.server("c2")
     assert outside is not None
@@ -186,6 +201,8 @@ def test_udp_client_that_never_pauses_gets_to_the_container(port_lab: Callable[.
         assert (ask(client), ask(to_far), ask(to_near)) == ("", "", "")
         others = {far: flows_to(ports, far), near: flows_to(ports, near)}
         assert all(others.values())
+        if crowd:
+            crowd_of_flows(ports)
         published = port(8080, proto="udp", hostIP=ports.host_address(4))
         ports.publish(one, published)
         assert ask(client) == "c1"
@@ -201,12 +218,17 @@ def test_udp_client_that_never_pauses_gets_to_the_container(port_lab: Callable[.
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_tcp_connections_end_with_the_publication(port_lab: Callable[..., PortLab], family: int) -> None:
+@pytest.mark.parametrize("crowd", [False, True])
+def test_tcp_connections_end_with_the_publication(
+    port_lab: Callable[..., PortLab], family: int, *, crowd: bool
+) -> None:
     """The client of a withdrawn port is told at its next packet; the container's own connections live on."""
     ports = port_lab(outside=True)
     outside, server = ports.outside, ports.server("c1")
     assert outside is not None
     ports.publish(server, port(8080), port(8081))
+    if crowd:
+        crowd_of_flows(ports)
 
     def connect(address: str, number: int) -> socket.socket:
         stream = socket.create_connection((address, number), timeout=2)
@@ -225,7 +247,8 @@ def test_tcp_connections_end_with_the_publication(port_lab: Callable[..., PortLa
 
 
 def test_every_question_for_flows_has_the_same_answer(port_lab: Callable[..., PortLab]) -> None:
-    """All translated ones, those to an address, those to a port: filtered by the kernel or not, of both families."""
+    """All translated ones, those to an address, those to a port: filtered by the kernel or not, of both families; and
+    as many are in the text that is looked at first."""
     ports = port_lab()
     server = ports.server("c1")
     ports.publish(server, port(8080))
@@ -242,6 +265,10 @@ def test_every_question_for_flows_has_the_same_answer(port_lab: Callable[..., Po
 
     answers = ports.host.in_namespace(look)
     assert len(answers[0]) >= 3 and all(one == answers[0] for one in answers)
+    servers = {flow_lines.spelled(server.address(family)) for family in (4, 6)}
+    lines = ports.host.in_namespace(tracked.listed) or []
+    ours = [line for line in lines if flow_lines.answers_from(line) in servers and flow_lines.asked_port(line) == 8080]
+    assert len(ours) == len(answers[0])
 
 
 def talk(stream: socket.socket) -> None:

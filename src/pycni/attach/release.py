@@ -49,7 +49,7 @@ def release(
             attempt(failures, "ipam", delegate.ask, "DEL", call, conf, store)
     finally:
         for firewall in opened:
-            firewall.close()  # waits for RCU as well: both waits at the same time
+            firewall.close()  # may wait for RCU as well (host/closing.py): both waits at the same time
         failures += removal.wait()
     if failures:
         raise not_released(attachment.owner, failures)

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 
 from pycni.cni.value import Value
 from pycni.host import netlink
+from pycni.host.closing import close_unwaited
 from pycni.host.netlink import NLM_F_ACK, NLM_F_DUMP, attribute, attributes, nested, u32
 from pycni.host.netlink_socket import NetlinkSocket
 
@@ -54,6 +55,10 @@ class Conntrack(NetlinkSocket):
 
     def __init__(self) -> None:
         super().__init__(NETLINK_NETFILTER)
+
+    def close(self) -> None:
+        """Give the socket up; again is harmless."""
+        close_unwaited(self._socket)
 
     def to_port(self, family: int, proto: str, port: int = 0) -> list[Flow]:
         """The flows of *proto* whose client asked for *port* (0: any)."""
@@ -103,7 +108,7 @@ class Conntrack(NetlinkSocket):
 
 
 class KeptConntrack(Conntrack):
-    """One that stays open: closing any netfilter socket waits for the kernel to free the rules that were deleted."""
+    """One that stays open."""
 
     def close(self) -> None:
         pass

@@ -15,6 +15,7 @@ from struct import pack, unpack_from
 from pycni.firewall.elements import attribute, decode_elements, each_attribute, encode_element
 from pycni.firewall.nft_text import SetType, Table
 from pycni.firewall.rules import Element
+from pycni.host.closing import close_unwaited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,11 +110,7 @@ def _elements_body(table: Table, elements: Sequence[Element], *, whole: bool) ->
 
 
 class Nfnetlink:
-    """A netfilter socket of the namespace that the calling thread is in.
-
-    Closing it waits until the kernel has freed what was deleted (nft_rcv_nl_event flushes the destroy work: one RCU
-    grace period, 12 ms), so after a deletion keep it open while there is something else to do.
-    """
+    """A netfilter socket of the namespace that the calling thread is in."""
 
     def __init__(self) -> None:
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
@@ -122,7 +119,8 @@ class Nfnetlink:
         self._sequence = 0
 
     def close(self) -> None:
-        self._socket.close()
+        """Give the socket up without waiting for what was deleted to be freed; again is harmless."""
+        close_unwaited(self._socket)
 
     def __enter__(self) -> Nfnetlink:
         return self
@@ -301,7 +299,7 @@ class Nfnetlink:
 
 
 class KeptNfnetlink(Nfnetlink):
-    """One that stays open: closing a socket that deleted something waits for an RCU grace period, 11 ms."""
+    """One that stays open."""
 
     def close(self) -> None:
         pass

@@ -35,12 +35,6 @@ def write_only(key: str, value: str) -> None:
         os.close(fd)
 
 
-def tracked_flows() -> int:
-    """How many flows of this namespace connection tracking has: one read, where to list them walks the table of the
-    whole machine (12 ms for 262144 buckets)."""
-    return int(read("net/netfilter/nf_conntrack_count") or "0")
-
-
 def _path(key: str) -> str:
     if ".." in key.split("/") or key.startswith("/") or "\0" in key:
         raise OSError(errno.EINVAL, "not a key below /proc/sys", key)
