@@ -117,7 +117,7 @@ class LabPlace(Namespace):
         return self.lab.exec_argv(self.name, [os.fspath(word) for word in argv])
 
     def popen(self, argv: Sequence[str | os.PathLike[str]], **how: Any) -> subprocess.Popen[str]:
-        """As `Namespace.popen`; it ends with the lab."""
+        """As `Namespace.popen`, of `pycni lab exec`: it passes signals on, and the program ends with it or the lab."""
         return subprocess.Popen(self.argv(argv), text=True, **{"stdin": subprocess.DEVNULL, **how})
 
     def _enter(self) -> None:

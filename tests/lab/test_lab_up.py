@@ -126,9 +126,11 @@ def test_commands_run_in_their_containers(up: LabCommand) -> None:
 
 
 def test_a_rootfs_is_seen_and_stays_as_it_is(up: LabCommand) -> None:
-    """The command sees the directory as /, and what it writes is not in it afterwards."""
+    """The command sees the directory as /, its host's processes in /proc; what it writes is not in it afterwards."""
     written = wait_until(lambda: up.exec("h2/boxed", "/bin/busybox", "cat", "/written", rc=None), 10)
     assert written == "x\n"
+    processes = up.exec("h2/boxed", "/bin/busybox", "ps")
+    assert "pycni agent" in processes and "pytest" not in processes
     assert sorted(path.name for path in (up.directory / "root").iterdir()) == ["bin"]
 
 

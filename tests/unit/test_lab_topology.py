@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from collections.abc import Callable
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from pycni.cli import main
 from pycni.lab.errors import LabError
 from pycni.lab.parsing import parse_lab, read_lab
 from pycni.lab.ports import PortSpec, parse_port
+from pycni.lab.scenario_file import read_scenario
 from pycni.lab.topology import Lab, LinkSpec
 
 SCHEMA = json.loads(resources.files("pycni.lab").joinpath("schema.json").read_text(encoding="utf-8"))
@@ -129,12 +131,13 @@ def test_aliases_of_aliases_are_bounded() -> None:
     assert any("has no end" in each for each in problems("hosts: &h {h1: *h}"))
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """Missing, and a directory: each in words."""
+@pytest.mark.parametrize("read", [read_lab, read_scenario])
+def test_a_file_that_cannot_be_read(tmp_path: Path, read: Callable[[str], object]) -> None:
+    """Missing, and a directory: each in words, of labs and of scenarios."""
     with pytest.raises(LabError, match="there is no file"):
-        read_lab(str(tmp_path / "lab.yaml"))
+        read(str(tmp_path / "lab.yaml"))
     with pytest.raises(LabError, match="cannot be read: Is a directory"):
-        read_lab(str(tmp_path))
+        read(str(tmp_path))
 
 
 def test_without_yaml_there_is_a_way_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

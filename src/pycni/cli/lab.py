@@ -13,6 +13,7 @@ from typing import Any
 
 from pycni.cli.failure import NOT_FOUND, OK, USAGE, Failure
 from pycni.cli.tables import age, counted, paint, print_table
+from pycni.lab import foreground
 from pycni.lab.bringing_up import bring_up, take_down
 from pycni.lab.errors import LabError
 from pycni.lab.faults import faults_in, told
@@ -210,21 +211,22 @@ def _exec(given: Namespace) -> int:
         del argv[0]
     if not argv or argv[0].startswith("-"):
         raise Failure("pycni lab exec: say what to run: exec HOST[/CONTAINER] -- COMMAND", exit_code=USAGE)
-    return _become(given, argv, {})
+    return _stand_for(given, argv, {})
 
 
 def _shell(given: Namespace) -> int:
-    return _become(given, ["/bin/sh", "-i"], {"PS1": f"{given.where}# ", "HISTFILE": ""})
+    return _stand_for(given, ["/bin/sh", "-i"], {"PS1": f"{given.where}# ", "HISTFILE": ""}, shell=True)
 
 
-def _become(given: Namespace, argv: list[str], more: dict[str, str]) -> int:
-    """Turn into the program: its exit code, signals and terminal are then its own."""
+def _stand_for(given: Namespace, argv: list[str], more: dict[str, str], *, shell: bool = False) -> int:
+    """Run the program; its exit code, signals and terminal are this process's."""
     found = find_lab(given.lab)
     host, _, container = given.where.partition("/")
     command = found.argv(host, container or None, argv)
     sys.stdout.flush()
-    os.execve(command[0], command, found.environment(more))
-    raise AssertionError("execve returns only by an exception")
+    with found.pid_namespace(host) as fd:
+        code = foreground.run(fd, command, found.environment(more), shell=shell)
+    return foreground.end_as(code)
 
 
 _VERBS: dict[str, Handler] = {

@@ -24,17 +24,16 @@ from pycni.lab.topology import AttachmentSpec, ContainerSpec
 Job = Mapping[str, Any]
 Answer = dict[str, Any]
 
-# $1 is what the container has of its own, $2 its name, $3 the directory of its files or "", $4 its host's id file; the
-# rest is the command. The directory stays as it is: what the container writes lies above it. Where overlayfs refuses,
-# the container can only read.
+# $1 is what the container has of its own, $2 its name, $3 the directory of its files or ""; the rest is the command.
+# The directory stays as it is: what the container writes lies above it. Where overlayfs refuses, the container can only
+# read.
 _START_CONTAINER = r"""set -e
 cd /
-own=$1 name=$2 rootfs=$3 id=$4
-shift 4
+own=$1 name=$2 rootfs=$3
+shift 3
 echo "$name" >/proc/sys/kernel/hostname
 [ -n "$rootfs" ] || exec "$@"
-mkdir -p "$own/upper/proc" "$own/upper/dev" "$own/upper/sys" "$own/upper/run" "$own/work" "$own/root"
-cp "$id" "$own/upper/run/pycni-lab-id"
+mkdir -p "$own/upper/proc" "$own/upper/dev" "$own/upper/sys" "$own/work" "$own/root"
 mount -n -t overlay overlay -o "lowerdir=$rootfs,upperdir=$own/upper,workdir=$own/work" "$own/root" 2>/dev/null || {
     mount -n --bind "$rootfs" "$own/root"
     mount -n -o remount,bind,ro "$own/root"
@@ -107,18 +106,22 @@ class _Worker:
         self.host = host
         self._said = tempfile.TemporaryFile()
         self._rest = b""
-        environment = lab.environment(package_environment())
+        argv, environment = lab.argv(host, None, [*PYCNI, "lab", "attach"]), lab.environment(package_environment())
         with tempfile.TemporaryFile() as asked:  # a pipe would have to be fed while the answers are read
             asked.write("".join(f"{json.dumps(each)}\n" for each in jobs).encode())
             asked.seek(0)
-            self._process = subprocess.Popen(
-                lab.argv(host, None, [*PYCNI, "lab", "attach"]),
-                stdin=asked,
-                stdout=subprocess.PIPE,
-                stderr=self._said,
-                env=environment,
-                start_new_session=True,
-            )
+
+            def start() -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
+                    argv,
+                    stdin=asked,
+                    stdout=subprocess.PIPE,
+                    stderr=self._said,
+                    env=environment,
+                    start_new_session=True,
+                )
+
+            self._process = lab.starting(host, start)
         assert self._process.stdout is not None
         self.output: IO[bytes] = self._process.stdout
 
@@ -157,6 +160,6 @@ def start_command(lab: RunningLab, spec: ContainerSpec) -> Process:
     files = f"/proc/{lab.living_switch().pid}/ns/mnt" if spec.rootfs else machine.namespace("mnt")
     enter = [tool("nsenter"), f"--net={machine.file(netns_path(spec.name))}", f"--mount={files}"]
     argv = [*enter, "--", tool("unshare"), "--mount", "--uts", "--", "/bin/sh", "-c", _START_CONTAINER, spec.name]
-    argv += [own, spec.name, spec.rootfs, os.path.join(inside_of_labs(lab, spec.host), "id"), *spec.command]
+    argv += [own, spec.name, spec.rootfs, *spec.command]
     with log_file(lab.log_of_container(spec.host, spec.name)) as log:
-        return spawn(argv, lab.environment(dict(spec.environment)), output=log)
+        return lab.starting(spec.host, lambda: spawn(argv, lab.environment(dict(spec.environment)), output=log))

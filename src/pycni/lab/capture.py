@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pycni.lab.breaking import links_of
 from pycni.lab.errors import NOT_FOUND, LabError
@@ -39,7 +39,7 @@ def capture(
         whole = lab.switch_argv(argv)
     else:
         whole = _in_network(lab, target, [*argv, "-i", interface or "any", *expression])
-    return _run(whole, seconds)
+    return _run(whole, lab.environment(), seconds)
 
 
 def _in_network(lab: RunningLab, target: str, argv: Sequence[str]) -> list[str]:
@@ -52,9 +52,9 @@ def _in_network(lab: RunningLab, target: str, argv: Sequence[str]) -> list[str]:
     return [tool("nsenter"), f"--net={path}", "--", *argv]
 
 
-def _run(argv: Sequence[str], seconds: float) -> int:
+def _run(argv: Sequence[str], environment: Mapping[str, str], seconds: float) -> int:
     """Until it ends. It gets Ctrl-C from the terminal itself and writes what it has: this process only waits."""
-    with subprocess.Popen(argv) as tcpdump:
+    with subprocess.Popen(argv, env=environment) as tcpdump:
         try:
             return tcpdump.wait(seconds or None)
         except subprocess.TimeoutExpired:

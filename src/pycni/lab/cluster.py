@@ -98,7 +98,7 @@ def spawn_member(lab: RunningLab, name: str) -> Process:
     argv = lab.argv(name, None, [tool("etcd"), *(f"--{key}={value}" for key, value in arguments.items())])
     environment = {key: value for key, value in lab.environment().items() if not key.startswith("ETCD_")}
     with log_file(lab.log(name)) as log:
-        return spawn(argv, environment, output=log)
+        return lab.starting(name, lambda: spawn(argv, environment, output=log))
 
 
 def wait_healthy(lab: RunningLab, name: str, deadline_s: float = HEALTHY_S) -> None:

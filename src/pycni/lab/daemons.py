@@ -56,7 +56,7 @@ def spawn_agent(lab: RunningLab, host: str) -> Process:
     """Start the agent of *host*; `wait_agent` says when it answers."""
     argv = lab.argv(host, None, [*PYCNI, "agent"])
     with log_file(lab.log(host)) as log:
-        return spawn(argv, lab.environment(package_environment()), output=log)
+        return lab.starting(host, lambda: spawn(argv, lab.environment(package_environment()), output=log))
 
 
 def wait_agent(lab: RunningLab, host: str, agent: Process, deadline_s: float = ANSWERS_S) -> None:

@@ -1,12 +1,14 @@
 """Machines out of namespaces, and the cables between them. Effects; what they are to be like comes as values.
 
-A namespace lives as long as a process is in it: each machine has a holder, a shell that waits on a FIFO for ever. All
-segments' bridges, and the hosts' ports on them, are in one network namespace, that of the switches; its holder also has
+A namespace lives as long as a process is in it: each machine has a holder, a shell that waits on a FIFO for ever. It is
+the init of the machine's PID namespace, so that the kernel ends all that runs there when the holder ends. All segments'
+bridges, and the hosts' ports on them, are in one network namespace, that of the switches; its holder also has
 the lab's disk, a tmpfs that nobody outside of the lab sees: it outlives the hosts' namespaces, and /run stays small.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -23,9 +25,6 @@ from pycni.lab.spawning import Starting
 from pycni.lab.state import MARK, SYSTEM_PATH, tool
 from pycni.lab.topology import HostSpec, Segment
 
-# In every machine's /run, with the lab's id and the machine's name: tells its processes even if their environment was
-# cleared and nobody is left who holds its namespaces.
-MARK_FILE = "/run/pycni-lab-id"
 FIRST_INDEX = 1000
 _IFNAME_BYTES = 15
 
@@ -33,13 +32,17 @@ _IFNAME_BYTES = 15
 # - The first thing is to leave the caller's directory, which would be busy for as long as the lab is up.
 # - /etc/resolv.conf is often a link to elsewhere, and its name servers cannot be reached: whoever asked would wait.
 # - Where overlayfs refuses (on top of another overlay), /etc is a copy.
-# - /sys/class/net shows the network namespace of the process that mounted it.
+# - /proc shows the PID namespace, /sys/class/net the network namespace of the process that mounted it.
 # - Forwarding is off as on a fresh machine: a new namespace inherits IPv4's sysctls from the first one.
+# - Orphans become children of the holder. The trap has them reaped: by the kernel where the shell ignores SIGCHLD then,
+#   else by the shell (dash, busybox), whose wait it interrupts. Without it they would stay zombies while that lasts.
+# - A signal from inside does nothing to an init without a handler for it (pid_namespaces(7)), SIGKILL included.
 _HOLD_HOST = r"""set -e
 cd /
 lab=$1 state=$2 name=$3
 shift 3
 exec 3<>"$lab/hold"
+mount -n -t proc -o nosuid,nodev,noexec proc /proc
 mount -n -t overlay overlay -o "lowerdir=/etc,upperdir=$state/etc,workdir=$state/work" /etc 2>/dev/null || {
     [ -e "$state/etc/hosts" ] || cp -a /etc/. "$state/etc"
     mount -n --bind "$state/etc" /etc
@@ -55,7 +58,6 @@ mount -n --bind "$state/var-lib" /var/lib
 mount -n --bind "$state/boot_id" /proc/sys/kernel/random/boot_id
 mount -n -t tmpfs -o mode=755 tmpfs "$state/run"
 mkdir "$state/run/netns" "$state/run/lock" "$state/run/cni-bin"
-cp "$state/id" "$state/run/pycni-lab-id"
 mount -n --bind "$lab/disk/bin" "$state/run/cni-bin"
 mount -n --move "$state/run" /run
 mount -n -t sysfs sysfs /sys
@@ -66,9 +68,10 @@ if [ -e /proc/sys/net/ipv6 ]; then
     echo 0 >/proc/sys/net/ipv6/conf/default/forwarding
 fi
 for setting do echo "${setting#*=}" >"/proc/sys/${setting%%=*}"; done
+trap '' CHLD
 echo ready
 exec >/dev/null 2>&1
-while :; do read -r _ <&3; done
+while :; do read -r _ <&3 || :; done
 """
 _HOLD_SWITCH = r"""set -e
 cd /
@@ -139,14 +142,13 @@ def start_machine(lab: RunningLab, spec: HostSpec) -> Starting:
     for name in ("etc", "work", "var-lib", "etc-cni", "etc-pycni", "run"):
         os.makedirs(os.path.join(directory, name), exist_ok=True)
         os.chmod(os.path.join(directory, name), 0o755)  # whatever the caller's umask: /etc is for everybody
-    for name, text in (("boot_id", str(uuid.uuid4())), ("id", f"{lab.id} {spec.name}")):
-        with open(os.path.join(directory, name), "w", encoding="ascii") as file:
-            file.write(f"{text}\n")
+    with open(os.path.join(directory, "boot_id"), "w", encoding="ascii") as file:
+        file.write(f"{uuid.uuid4()}\n")
     settings = _settings(spec, of_links=False)
     script = [f"{lab.directory}/hold-host.sh", lab.directory, inside_of_labs(lab, spec.name), spec.name, *settings]
     enter = [tool("nsenter"), f"--mount=/proc/{lab.living_switch().pid}/ns/mnt", "--"]
     argv = [*enter, tool("unshare"), "--net", "--mount", "--uts", "--", "/bin/sh", *script]
-    return Starting(spec.name, argv, _environment(lab))
+    return Starting(spec.name, argv, _environment(lab), first=True)
 
 
 def _settings(spec: HostSpec, *, of_links: bool) -> list[str]:
@@ -201,11 +203,11 @@ def add_bridges(lab: RunningLab, segments: Iterable[tuple[Segment, str]]) -> Non
     for segment, name in segments:
         lines.append(f"link add {name} mtu {segment.mtu} type bridge forward_delay 0")
         lines.append(f"link set {name} alias {segment.name} up")
-    ip_batch(lab.switch_argv, lines)
+    ip_batch(lab.run_switch, lines)
 
 
 def remove_bridges(lab: RunningLab, names: Iterable[str]) -> None:
-    ip_batch(lab.switch_argv, [f"link del {name}" for name in names])
+    ip_batch(lab.run_switch, [f"link del {name}" for name in names])
 
 
 def link_mac(lab: str, host: str, ifname: str) -> str:
@@ -216,7 +218,7 @@ def link_mac(lab: str, host: str, ifname: str) -> str:
 
 def remove_ports(lab: RunningLab, names: Iterable[str]) -> None:
     """The switches' ends of cables; those whose machine is gone went with it, a moment after its namespaces."""
-    ip_batch(lab.switch_argv, [f"link del {name}" for name in names], force=True)
+    ip_batch(lab.run_switch, [f"link del {name}" for name in names], force=True)
 
 
 def add_cables(lab: RunningLab, machines: Iterable[tuple[Process, Sequence[RunningLink]]]) -> None:
@@ -230,7 +232,7 @@ def add_cables(lab: RunningLab, machines: Iterable[tuple[Process, Sequence[Runni
             end = f"name {link.ifname} {known} mtu {link.mtu} netns {holder.pid}"
             lines.append(f"link add {link.port} mtu {link.mtu} type veth peer {end}")
             lines.append(f"link set {link.port} master {link.bridge} alias {link.host}/{link.ifname} up")
-    ip_batch(lab.switch_argv, lines)
+    ip_batch(lab.run_switch, lines)
 
 
 def configure(
@@ -250,7 +252,7 @@ def configure(
             lines.append(f"addr add {link.ipv6}/{six} dev {link.ifname} nodad")
         lines.append(f"link set {link.ifname} up")
     lines += [f"route add {route.prefix} via {route.via}" for route in routes]
-    ip_batch(lambda argv: lab.argv(machine, None, argv), lines)
+    ip_batch(functools.partial(lab.run, machine, None), lines)
 
 
 def set_of_links(lab: RunningLab, spec: HostSpec) -> None:
@@ -265,16 +267,21 @@ def change_routes(lab: RunningLab, machine: str, old: Sequence[Route], new: Sequ
     """Replace the routes *old* by *new*, those that a command of the user took away excepted."""
     gone = [f"route del {route.prefix} via {route.via}" for route in old if route not in new]
     fresh = [f"route replace {route.prefix} via {route.via}" for route in new if route not in old]
-    ip_batch(lambda argv: lab.argv(machine, None, argv), gone, force=True)
-    ip_batch(lambda argv: lab.argv(machine, None, argv), fresh)
+    ip_batch(functools.partial(lab.run, machine, None), gone, force=True)
+    ip_batch(functools.partial(lab.run, machine, None), fresh)
 
 
-def ip_batch(inside: Callable[[Sequence[str]], list[str]], lines: Sequence[str], *, force: bool = False) -> None:
-    """Many `ip` commands in one process; *force*: go on after one that failed. LabError with what ip said."""
+def ip_batch(
+    run: Callable[..., subprocess.CompletedProcess[str]], lines: Sequence[str], *, force: bool = False
+) -> None:
+    """Many `ip` commands in one process of *run*, `RunningLab`'s; *force*: go on after one that failed.
+
+    LabError with what ip said.
+    """
     if not lines:
         return
-    argv = inside([tool("ip"), *(("-force",) if force else ()), "-batch", "-"])
-    done = subprocess.run(argv, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
+    argv = [tool("ip"), *(("-force",) if force else ()), "-batch", "-"]
+    done = run(argv, input="\n".join(lines) + "\n", check=False)
     if done.returncode and not force:
         raise LabError("the underlay cannot be made", (*lines_of(done.stderr, lines),))
 

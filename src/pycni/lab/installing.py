@@ -34,10 +34,14 @@ class Installation:
         if host is not None:
             argv = self._lab.argv(host, None, [*PYCNI, "install", "--bin-dir", PLUGIN_DIR, "--no-conf"])
             environment = self._lab.environment(package_environment())
-            self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, env=environment,
-                start_new_session=True,
-            )  # fmt: skip
+            said = self._said
+
+            def start() -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment, start_new_session=True
+                )
+
+            self._process = self._lab.starting(host, start)
 
     def finish(self) -> None:
         """Wait for it; LabError with what it said where it failed."""

@@ -84,7 +84,7 @@ def _machine(lab: RunningLab, machine: RunningHost) -> dict[str, Any]:
         "role": machine.role,
         "state": machine_state(lab, machine),
         "holder": _process(machine.holder),
-        "namespaces": {kind: machine.namespace(kind) for kind in ("net", "mnt", "uts")},
+        "namespaces": {kind: machine.namespace(kind) for kind in ("net", "mnt", "uts", "pid")},
         "boots": machine.boots,
         "agent": _process(machine.agent),
         "links": [{key: value for key, value in link.as_dict().items() if key != "host"} for link in machine.links],

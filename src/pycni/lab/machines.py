@@ -51,7 +51,7 @@ class RunningContainer(Value):
 
 
 class RunningHost(Value):
-    """A machine; its namespaces live as long as *holder* or anybody else in them does."""
+    """A machine; *holder* is the init of its PID namespace, and every process there ends with it."""
 
     name: str
     role: str  # "host", "etcd" or "router"
@@ -62,7 +62,7 @@ class RunningHost(Value):
     containers: tuple[RunningContainer, ...]
 
     def namespace(self, kind: str = "net") -> str:
-        """Where this machine (the real one) finds its namespace: "net", "mnt" or "uts"."""
+        """Where this machine (the real one) finds its namespace: "net", "mnt", "uts" or "pid"."""
         return f"/proc/{self.holder.pid}/ns/{kind}"
 
     def file(self, path: str) -> str:

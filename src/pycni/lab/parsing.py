@@ -22,15 +22,20 @@ FORWARDING = (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"
 
 def read_lab(path: str) -> Lab:
     """The lab in the file *path*. LabError with every error and its line, and where it cannot be read."""
+    text = read_text(path)
+    stem = os.path.basename(path).split(".")[0].lower().replace("_", "-")
+    return parse_lab(text, path, default_name=stem, directory=os.path.dirname(os.path.abspath(path)))
+
+
+def read_text(path: str) -> str:
+    """What the file *path* holds; LabError where it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
+            return file.read()
     except FileNotFoundError:
         raise LabError(f"there is no file {path}", exit_code=NOT_FOUND) from None
     except OSError as failure:
         raise LabError(f"{path} cannot be read: {failure.strerror}", exit_code=USAGE) from None
-    stem = os.path.basename(path).split(".")[0].lower().replace("_", "-")
-    return parse_lab(text, path, default_name=stem, directory=os.path.dirname(os.path.abspath(path)))
 
 
 def parse_lab(text: str, path: str, *, default_name: str = "", directory: str = "/") -> Lab:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 
 from pycni.cni.value import Value
-from pycni.store.boot import process_alive
 
-_START = 19  # proc_pid_stat(5): field 22, counted from behind the command name
+_STATE, _FLAGS, _START = 0, 6, 19  # proc_pid_stat(5): fields 3, 9 and 22, counted from behind the command name
+_PF_EXITING = 0x4  # <linux/sched.h>
+_PAUSE_S = 0.002
 
 
 class Process(Value):
@@ -20,8 +20,21 @@ class Process(Value):
     start: int
 
     def alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
-        return process_alive(self.pid, self.start)
+        """Whether it still runs. A zombie does not, nor does an init that has nothing left but its number.
+
+        The init of a PID namespace becomes a zombie when every process that was there has been reaped by its parent
+        (zap_pid_ns_processes()). Some have theirs outside, and who gets them when that has ended, the first process of
+        a container for example, may take its time, or reap nobody. The init sleeps then, and its memory, files and
+        namespaces are gone; in any other process's end nothing sleeps so.
+        """
+        try:
+            fields = _fields(self.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if int(fields[_START]) != self.start or fields[_STATE] in (b"Z", b"X"):
+            return False
+        waits = fields[_STATE] == b"S" and int(fields[_FLAGS]) & _PF_EXITING
+        return not waits or os.path.exists(f"/proc/{self.pid}/ns/net")
 
     def send(self, number: signal.Signals) -> bool:
         """Signal it; False if it has ended."""
@@ -41,40 +54,31 @@ class Process(Value):
 
     def end(self, number: signal.Signals = signal.SIGKILL, deadline_s: float = 10.0) -> None:
         """Signal it and wait for its end; after *deadline_s* seconds it is killed."""
-        if not self.send(number):
-            self._reap()
-            return
-        if not self.wait(deadline_s):
+        if self.send(number) and not self.wait(deadline_s):
             self.send(signal.SIGKILL)
             self.wait(deadline_s)
-        self._reap()
+        self.reap()
 
     def wait(self, deadline_s: float) -> bool:
         """Wait for its end; False if it still runs after *deadline_s* seconds."""
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return True
-        try:
-            end = time.monotonic() + deadline_s
-            while self.alive():
-                if not select.select([pidfd], [], [], max(end - time.monotonic(), 0))[0]:
-                    return not self.alive()
-            return True
-        finally:
-            os.close(pidfd)
+        end = time.monotonic() + deadline_s
+        while self.alive():
+            if time.monotonic() > end:
+                return False
+            time.sleep(_PAUSE_S)
+        return True
 
-    def _reap(self) -> None:
+    def reap(self) -> bool:
+        """Take notice of its end; False where it is a child of this process and no zombie yet."""
         try:
-            os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            pass  # somebody else's child
+            return os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # somebody else's child
+            return True
 
     @classmethod
     def of(cls, pid: int) -> Process:
         """The process that has *pid* now; FileNotFoundError or ProcessLookupError where there is none."""
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return cls(pid=pid, start=int(file.read().rpartition(b")")[2].split()[_START]))
+        return cls(pid=pid, start=int(_fields(pid)[_START]))
 
     @classmethod
     def own(cls) -> Process:
@@ -86,3 +90,8 @@ class Process(Value):
 
     def as_json(self) -> list[int]:
         return [self.pid, self.start]
+
+
+def _fields(pid: int) -> list[bytes]:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()

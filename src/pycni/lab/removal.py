@@ -1,7 +1,8 @@
 """Taking a lab away: every process in its namespaces is ended, by what marks it as the lab's; the kernel does the rest.
 
-A process is the lab's if its environment has the lab's id, if its root directory has it, or if it is in a namespace
-that the lab made. Nothing else is touched, whatever its name.
+With a machine's holder, the init of its PID namespace, the kernel ends all that runs on the machine. Besides, a process
+is the lab's if its environment has the lab's id, or if it is in a namespace that the lab made, as a capture is that was
+begun from outside. Nothing else is touched, whatever its name.
 """
 
 from __future__ import annotations
@@ -13,40 +14,36 @@ import time
 from collections.abc import Callable, Iterable
 
 from pycni.lab.errors import LabError
-from pycni.lab.hosts import MARK_FILE
 from pycni.lab.process import Process
 from pycni.lab.running import RunningContainer, RunningHost, RunningLab
 from pycni.lab.state import BASE, MARK, directory_of
 
 DEADLINE_S = 20.0
-KINDS = ("net", "mnt")
+REAP_S = 0.1
+KINDS = ("net", "mnt", "pid")
 
 
 def end_lab(lab_id: str, machines: Iterable[RunningHost]) -> int:
     """End every process of the lab with that id; how many there were. LabError where some would not go."""
     mark = f"{MARK}={lab_id}".encode()
     with _Pins(place for machine in machines for place in _places(machine)) as pins:
-        return _end_all(lambda pid: _has_mark(pid, mark) or _machine_of(pid)[:1] == [lab_id] or pins.hold(pid))
+        return _end_all(lambda pid: _has_mark(pid, mark) or pins.hold(pid))
 
 
 def end_machine(lab: RunningLab, name: str) -> None:
     """End every process on a machine, in its containers too: the machine is off then."""
     with _Pins(_places(lab.machine(name))) as pins:
-        _end_all(lambda pid: pins.hold(pid) or _machine_of(pid) == [lab.id, name])
+        _end_all(pins.hold)
 
 
 def _places(machine: RunningHost) -> list[str]:
-    """The namespaces of a machine and its containers. () if its holder is gone: the paths lead nowhere then, or to the
-    namespaces of a process that has its number now.
+    """The namespaces of a machine and its containers. [] if it is off: the paths lead nowhere then, or to those of a
+    process that has the holder's number now.
     """
     if not machine.holder.alive():
         return []
     places = [machine.namespace(kind) for kind in KINDS]
-    for container in machine.containers:
-        places.append(machine.file(container.netns))
-        if container.process is not None and container.process.alive():
-            places += [f"/proc/{container.process.pid}/ns/{kind}" for kind in KINDS]
-    return places
+    return places + [machine.file(container.netns) for container in machine.containers]
 
 
 def end_container(lab: RunningLab, container: RunningContainer) -> None:
@@ -100,6 +97,7 @@ def _end_all(matches: Callable[[int], bool]) -> int:
     while True:
         found = {process for pid in _pids() if matches(pid) and (process := _process(pid)) is not None}
         if not found:
+            _reap(ended)
             return len(ended)
         if time.monotonic() > end:
             left = ", ".join(str(process.pid) for process in found)
@@ -109,6 +107,15 @@ def _end_all(matches: Callable[[int], bool]) -> int:
         for process in found:
             process.end()
         ended |= found
+
+
+def _reap(ended: Iterable[Process]) -> None:
+    """Leave no zombies to this process, if it made the lab itself: an init becomes one when all others are reaped."""
+    end = time.monotonic() + REAP_S
+    left = set(ended)
+    while left and time.monotonic() < end:
+        left = {process for process in left if not process.reap()}
+        time.sleep(0.001 if left else 0)
 
 
 def _process(pid: int) -> Process | None:
@@ -130,15 +137,6 @@ def _has_mark(pid: int, mark: bytes) -> bool:
             return mark in file.read().split(b"\0")
     except OSError:
         return False  # ended, or a thread of the kernel
-
-
-def _machine_of(pid: int) -> list[str]:
-    """The lab's id and the machine's name as the file in the process's root directory says; [] outside of labs."""
-    try:
-        with open(f"/proc/{pid}/root{MARK_FILE}", encoding="utf-8", errors="replace") as file:
-            return file.read().split()
-    except OSError:
-        return []
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -11,9 +11,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, TypeVar
 
+from pycni.host import pidns
 from pycni.lab.errors import NOT_FOUND, LabError
 from pycni.lab.machines import (
     EtcdMember,
@@ -26,6 +27,7 @@ from pycni.lab.machines import (
 )
 from pycni.lab.parsing import parse_lab
 from pycni.lab.process import Process
+from pycni.lab.programs import finished, piped
 from pycni.lab.state import BASE, MARK, SYSTEM_PATH, directory_of, names, read_state, tool, write_state
 from pycni.lab.topology import Lab
 
@@ -42,6 +44,8 @@ __all__ = [
     "read_state",
     "tool",
 ]
+
+T = TypeVar("T")
 
 PLUGIN_DIR = "/run/cni-bin"  # in every host
 _FOREIGN = ("CNI_", "PYCNI_", "NETCONFPATH", "TMPDIR", "XDG_")  # of the machine's own networks, and of its /run
@@ -174,10 +178,8 @@ class RunningLab:
     # -- running programs ----------------------------------------------------------------------------------------------
 
     def argv(self, host: str, container: str | None, argv: Sequence[str]) -> list[str]:
-        """The command line that runs *argv* there; nsenter becomes the program, so the pid stays."""
-        machine = self.machine(host)
-        if not machine.holder.alive():
-            raise LabError(f"{host} is off", next_step=f"`pycni lab start host {host}` starts it")
+        """The command line that runs *argv* there, for `starting`; nsenter becomes the program, so the pid stays."""
+        machine = self._running(host)
         prefix = [tool("nsenter"), f"--mount={machine.namespace('mnt')}"]
         if container is None:
             return [*prefix, f"--uts={machine.namespace('uts')}", f"--net={machine.namespace()}", "--", *argv]
@@ -189,6 +191,28 @@ class RunningLab:
             ]
             return [tool("nsenter"), *kinds, f"--root={inside}/root", f"--wd={inside}/root", "--", *argv]
         return [*prefix, f"--uts={machine.namespace('uts')}", f"--net={machine.file(found.netns)}", "--", *argv]
+
+    def starting(self, host: str, start: Callable[[], T]) -> T:
+        """What *start* answers; the processes that it starts are *host*'s. Their pids are those of this machine."""
+        with self.pid_namespace(host) as fd:
+            return pidns.inside(fd, start)
+
+    @contextlib.contextmanager
+    def pid_namespace(self, host: str) -> Iterator[int]:
+        """A descriptor of *host*'s PID namespace. LabError where it is off."""
+        machine = self._running(host)
+        fd = os.open(machine.namespace("pid"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._running(host)  # so that the path was that of its holder, and not of who has its number now
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _running(self, host: str) -> RunningHost:
+        machine = self.machine(host)
+        if not machine.holder.alive():
+            raise LabError(f"{host} is off", next_step=f"`pycni lab start host {host}` starts it")
+        return machine
 
     def switch_argv(self, argv: Sequence[str]) -> list[str]:
         """The command line that runs *argv* in the network namespace of the switches, with this machine's files."""
@@ -213,15 +237,16 @@ class RunningLab:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program on *host*, or in its *container*, to the end. LabError with both outputs where it fails."""
         where = f"{host}/{container}" if container else host
-        command = self.argv(host, container, argv)
-        return _run(command, where, input=input, check=check, timeout_s=timeout_s, env=self.environment(env))
+        command, own = self.argv(host, container, argv), self.environment(env)
+        process = self.starting(host, lambda: piped(command, own))
+        return finished(process, where, argv, input=input, check=check, timeout_s=timeout_s)
 
     def run_switch(
         self, argv: Sequence[str], *, input: str = "", check: bool = True, timeout_s: float | None = 60.0
     ) -> subprocess.CompletedProcess[str]:
         """As `run`, in the namespace of the switches."""
-        command = self.switch_argv(argv)
-        return _run(command, "switch", input=input, check=check, timeout_s=timeout_s, env=self.environment())
+        process = piped(self.switch_argv(argv), self.environment())
+        return finished(process, "switch", argv, input=input, check=check, timeout_s=timeout_s)
 
     def popen(
         self,
@@ -235,15 +260,14 @@ class RunningLab:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start and return; the pid is the program's, which stays when this process ends, until the lab goes down."""
-        return subprocess.Popen(
-            self.argv(host, container, argv),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            text=True,
-            env=self.environment(env),
-            start_new_session=True,
-        )
+        command, own = self.argv(host, container, argv), self.environment(env)
+
+        def start() -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                command, stdin=stdin, stdout=stdout, stderr=stderr, text=True, env=own, start_new_session=True
+            )
+
+        return self.starting(host, start)
 
     # -- changing what is known ----------------------------------------------------------------------------------------
 
@@ -263,29 +287,6 @@ class RunningLab:
             if state["document"] != self.state["document"]:
                 self._lab = None
             self.state = state
-
-
-def _run(
-    argv: list[str], where: str, *, input: str, check: bool, timeout_s: float | None, env: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    words = " ".join(argv[argv.index("--") + 1 :])
-    try:
-        done = subprocess.run(
-            argv,
-            input=input,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-            errors="replace",
-            env=env,
-        )
-    except subprocess.TimeoutExpired:
-        raise LabError(f"{where}: `{words}` did not end within {timeout_s:g} s") from None
-    if check and done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        raise LabError(f"{where}: `{words}` failed with exit code {done.returncode}", said)
-    return done
 
 
 def _there(found: Mapping[str, Any]) -> str:

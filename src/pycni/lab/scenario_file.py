@@ -9,7 +9,7 @@ from pycni.lab.claims_file import ClaimReader
 from pycni.lab.document import Fields, Node, Problems, load
 from pycni.lab.faults import KILLED, LINK_KINDS, parse_delay, parse_mtu, parse_percent, parse_rate
 from pycni.lab.naming import Known
-from pycni.lab.parsing import lab_of, read_lab
+from pycni.lab.parsing import lab_of, read_lab, read_text
 from pycni.lab.scenario import DEFAULT_WITHIN_S, VALUE_VERBS, VERBS, Action, Expectation, Scenario, Step
 from pycni.lab.topology import Lab
 
@@ -25,9 +25,8 @@ _VALUES: dict[str, tuple[Callable[[str], object], str]] = {
 
 
 def read_scenario(path: str) -> Scenario:
-    """The scenario in the file *path*. LabError with every error and its line; OSError where it cannot be read."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read()
+    """The scenario in the file *path*. LabError with every error and its line, and where it cannot be read."""
+    text = read_text(path)
     stem = os.path.basename(path).split(".")[0]
     return parse_scenario(text, path, default_name=stem, directory=os.path.dirname(os.path.abspath(path)))
 

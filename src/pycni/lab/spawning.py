@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 
+from pycni.host import pidns
 from pycni.lab.errors import LabError
 from pycni.lab.process import Process
 
@@ -47,13 +49,17 @@ def tail(path: str, lines: int = 15) -> list[str]:
 
 
 class Starting:
-    """A process that says "ready" once it has prepared its namespaces, and then keeps them."""
+    """A process that says "ready" once it has prepared its namespaces, and then keeps them.
 
-    def __init__(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    *first*: in a new PID namespace, of which it is the init.
+    """
+
+    def __init__(self, name: str, argv: Sequence[str], environment: Mapping[str, str], *, first: bool = False) -> None:
         self.name = name
         self._read, write = os.pipe2(os.O_CLOEXEC)
         try:
-            self.process = spawn(argv, environment, output=write)
+            start = functools.partial(spawn, argv, environment, output=write)
+            self.process = pidns.fresh(start) if first else start()
         except BaseException:
             os.close(self._read)
             raise
