@@ -8,7 +8,7 @@ from pycni.attach.begin import begin_with_lease, everyone_else, new_record
 from pycni.attach.container import open_container
 from pycni.change import ops
 from pycni.cni.errors import CniError, Code
-from pycni.cni.names import Attachment, bridge_alias, host_link_name
+from pycni.cni.names import Attachment, bridge_alias, host_link_name, sha256_hex
 from pycni.cni.result import Interface, Result, dump, render_result
 from pycni.host import netns, rtnl
 from pycni.host.apply import Kernel, apply_plan
@@ -98,8 +98,15 @@ def read_facts(store: Store, record: Record, conf: BridgeConf, want: plan.Wanted
         uplink_mtu=0 if conf.mtu else (rtnl.uplink_mtu(kernel.host) or 0),
         gateway_addresses=addresses,
         replaceable=unwanted and not store.attachments.has_others_on_bridge(record.attachment, conf.bridge),
-        bridge_mac=_random_mac(),
+        bridge_mac=_bridge_mac(record, conf.bridge),
     )
+
+
+def _bridge_mac(record: Record, bridge: str) -> bytes:
+    """The same for as long as this host is up: containers of a bridge that somebody deleted, and that this ADD makes
+    anew, know its gateway by it. No other host's bridge, and no container (see cni/macs), has it."""
+    host = f"{record.boot_id}/{netns.own_identity()}"
+    return bytes.fromhex("0e" + sha256_hex(f"{host}/{bridge}".encode())[:10])
 
 
 def _random_mac() -> bytes:

@@ -44,12 +44,15 @@ def _read_check_facts(conf: BridgeConf, call: Call, previous: Result, record: Re
     try:
         with rtnl.Netlink() as host, rtnl.in_namespace(container) as inside:
             link = inside.link(call.ifname)
+            bridge = host.link(conf.bridge)
+            carrier = bridge if conf.gateway_link == conf.bridge else host.link(conf.gateway_link)
             return CheckFacts(
-                bridge=host.link(conf.bridge),
+                bridge=bridge,
                 container=link,
                 host={i.name: host.link(i.name) for i in previous.interfaces if not i.sandbox},
                 addresses=inside.addresses(link.index) if link else (),
                 routes=inside.routes(table=0),
+                gateways=host.addresses(carrier.index) if carrier is not None and conf.is_gateway else (),
                 rules=missing_rules(record.backend, record.network_rules, record.attachment_rules) if record else (),
             )
     finally:

@@ -22,6 +22,7 @@ class CheckFacts(Value):
     host: dict[str, Link | None]  # every interface of the result that lives in the host
     addresses: tuple[AddressWithPrefix, ...]  # of the container's link
     routes: tuple[RouteFacts, ...]  # of the container, in all tables
+    gateways: tuple[AddressWithPrefix, ...]  # of the link that carries them
     rules: tuple[str, ...]  # firewall elements that are missing
 
 
@@ -30,6 +31,7 @@ def differences(conf: BridgeConf, call: Call, previous: Result, facts: CheckFact
     difference, nor is a promiscuous bridge: somebody is running tcpdump."""
     return (
         *_bridge(conf, previous, facts),
+        *_gateways(conf, call, previous, facts),
         *_container(conf, call, previous, facts),
         *_host_links(conf, facts),
         *missing_addresses(call, previous, facts.addresses),
@@ -49,6 +51,15 @@ def _bridge(conf: BridgeConf, previous: Result, facts: CheckFacts) -> tuple[str,
         wrong.append(f"bridge {conf.bridge} is not promiscuous")
     expected = next((i for i in previous.interfaces if i.name == conf.bridge and not i.sandbox), None)
     return (*wrong, *other_mac(expected, link))
+
+
+def _gateways(conf: BridgeConf, call: Call, previous: Result, facts: CheckFacts) -> list[str]:
+    if not conf.is_gateway:
+        return []
+    ours = {n for n, each in enumerate(previous.interfaces) if each.name == call.ifname and each.sandbox}
+    wanted = {ip.gateway for ip in previous.ips if ip.interface is None or ip.interface in ours} - {None}
+    missing = wanted.difference(each.ip for each in facts.gateways)
+    return [f"gateway address {each} is missing on {conf.gateway_link}" for each in sorted(map(str, missing))]
 
 
 def _container(conf: BridgeConf, call: Call, previous: Result, facts: CheckFacts) -> tuple[str, ...]:

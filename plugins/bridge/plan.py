@@ -46,7 +46,7 @@ class BridgeFacts(Value):
     uplink_mtu: int  # bytes; 0: no default route
     gateway_addresses: tuple[AddressWithPrefix, ...] = ()  # on the interface that carries the gateways
     replaceable: bool = False  # that interface is a bridge of ours with no attachment left: its address may change
-    bridge_mac: bytes = b""  # random, for a bridge that has to be created
+    bridge_mac: bytes = b""  # for a bridge that has to be created
     container_mac: bytes = b""  # the configuration's, or random
 
 

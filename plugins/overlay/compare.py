@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pycni.cni.result import Result
     from pycni.host.link_facts import Link, RouteFacts
     from pycni.host.vxlan import VxlanFacts
+    from pycni.plugins.overlay.peers import Lack
     from pycni.plugins.overlay.site import Joined
 
 
@@ -31,10 +32,9 @@ class CheckFacts(Value):
     routes: tuple[RouteFacts, ...]  # of the container, in all tables
     gateways: tuple[AddressWithPrefix, ...]  # on the bridge
     rules: tuple[str, ...]  # firewall elements that are missing
-    missing: frozenset[Entry] = frozenset()  # entries that lead to other hosts
+    lacking: frozenset[Lack] = frozenset()  # what etcd asks for and the kernel has not
     flooding: bool = False  # a frame that nothing leads anywhere is sent to a host
-    peers: frozenset[str] = frozenset()  # tunnel addresses of the other hosts
-    guard: frozenset[str] | None = frozenset()  # from which of them packets are taken; None: from anybody
+    guarded: bool = True  # packets are taken of known hosts only
     forwarding: tuple[int, ...] = (4, 6)  # the families that this host forwards
     lost: tuple[str, ...] = ()  # what etcd should say and does not
 
@@ -117,16 +117,16 @@ def _host_links(joined: Joined, facts: CheckFacts) -> list[str]:
 
 
 def _peers(joined: Joined, facts: CheckFacts) -> list[str]:
-    wrong = [f"{_words(entry)} is missing on {joined.vxlan}" for entry in sorted(facts.missing, key=repr)]
+    entries = [what for what, _ in facts.lacking if not isinstance(what, str)]
+    wrong = [f"{_words(entry)} is missing on {joined.vxlan}" for entry in sorted(entries, key=repr)]
     if len(wrong) > 5:
         wrong = [*wrong[:5], f"and {len(wrong) - 5} more entries"]
     if facts.flooding:
         wrong.append(f"{joined.vxlan} floods: somebody added an entry for the MAC 00:00:00:00:00:00")
-    if facts.guard is None:
-        wrong.append(f"packets of VNI {joined.vni} are taken from any host")
-    else:
-        wrong += [f"packets of VNI {joined.vni} from {each} are dropped" for each in sorted(facts.peers - facts.guard)]
-    return wrong
+    if not facts.guarded:
+        return [*wrong, f"packets of VNI {joined.vni} are taken from any host"]
+    dropped = sorted(what for what, _ in facts.lacking if isinstance(what, str))
+    return wrong + [f"packets of VNI {joined.vni} from {each} are dropped" for each in dropped]
 
 
 def _words(entry: Entry) -> str:

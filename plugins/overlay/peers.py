@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Slot = tuple[str, str]
     Claim = tuple[int, str, Entry | None]  # create revision and name of who wants it, and what
+    Lack = tuple[Entry | str, int]  # an entry, or a tunnel address of which packets are taken; see `PeerTable.since`
 
 
 class Delta(Value):
@@ -114,6 +115,19 @@ class PeerTable:
         """The one of them at *slot*. Where two containers were given one MAC, that of the later one, on all hosts."""
         claims = self._slots.get(slot)
         return max(claims.values(), key=_rank)[2] if claims else None
+
+    def since(self) -> frozenset[Lack]:
+        """All entries and tunnel addresses that this host's kernel is to hold, each with the revision since which etcd
+        asks for it: one that went and came again has another."""
+        found: set[Lack] = set()
+        for claims in self._slots.values():
+            revision, claimer, entry = max(claims.values(), key=_rank)
+            if entry is not None:
+                holder = self._holders.get(claimer, claimer)
+                found.add((entry, max(revision, self._hosts[holder].joined)))
+        for vtep, nodes in self._vteps.items():
+            found.add((vtep, max(self._hosts[node].joined for node in nodes)))
+        return frozenset(found)
 
     @property
     def count(self) -> int:

@@ -45,6 +45,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda lab, c1, r: lab.host.ip("link", "set", "cni1", "address", "02:00:00:00:00:02"),
         "02:00:00:00:00:02",
     ),
+    "gateway 4": (
+        lambda lab, c1, r: lab.host.ip("addr", "del", "10.1.0.1/24", "dev", "cni1"),
+        "gateway address 10.1.0.1 is missing on cni1",
+    ),
+    "gateway 6": (
+        lambda lab, c1, r: lab.host.ip("addr", "del", "fd00:1::1/64", "dev", "cni1"),
+        "gateway address fd00:1::1 is missing on cni1",
+    ),
     "masquerade 4": (_nft("delete element inet pycni masq4 { 10.1.0.2 }"), "masq4 10.1.0.2"),
     "masquerade 6": (_nft("delete element inet pycni masq6 { fd00:1::2 }"), "masq6 fd00:1::2"),
     "isolation": (_nft('delete element inet pycni isolated { "cni1" }'), "isolated cni1"),

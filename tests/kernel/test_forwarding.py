@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
 from netns_fixtures import EchoServer, assert_unchanged, can_ping, can_tcp, netns_snapshot, wait_until
 from pycni.change.forwarding import Entry, FdbEntry, NeighbourEntry, PortEntry, RouteEntry
+from pycni.host.forwarding import change_entries, read_entries
+from pycni.host.rtnl import Netlink
 from tests.kernel.tunnel_lab import BRIDGE, VXLAN, Site, l2_entries, routed_entries
 
 pytestmark = pytest.mark.needs("root", "tool:ip", "tool:bridge", "kernel:vxlan", "kernel:bridge", "kernel:veth")
@@ -90,6 +94,32 @@ def test_failures_are_told_and_the_rest_is_done(pair: tuple[Site, Site]) -> None
     site.host.ip("link", "set", VXLAN, "nomaster")
     (told,) = site.change([PortEntry(MAC)], [PortEntry(OTHER_MAC)])
     assert "add PortEntry" in told
+
+
+def test_no_entry_is_overlooked_beside_others_that_go(pair: tuple[Site, Site]) -> None:
+    """While entries of another port of the bridge come and go, each reading finds all that it is told to expect."""
+    site, _ = pair
+    here = [f"02:43:00:00:{number // 256:02x}:{number % 256:02x}" for number in range(1500)]
+    wanted: list[Entry] = [PortEntry(mac) for mac in here]
+    assert site.change(wanted) == ()
+    site.host.ip_batch("link add other type veth peer name away", f"link set other master {BRIDGE} up")
+    passing: list[Entry] = [PortEntry(f"02:44:00:00:00:{number:02x}") for number in range(200)]
+    ended = threading.Event()
+
+    def churn() -> None:
+        with Netlink() as netlink:
+            while not ended.is_set():
+                assert change_entries(netlink, "other", passing) == ()
+                assert change_entries(netlink, "other", [], passing) == ()
+
+    with ThreadPoolExecutor(1) as pool:
+        churning = pool.submit(site.host.in_namespace, churn)
+        try:
+            found = [read_entries(site.kernel.host, VXLAN, frozenset(wanted)) for _ in range(30)]
+        finally:
+            ended.set()
+            churning.result()
+    assert [len(each) for each in found] == [len(wanted)] * len(found)
 
 
 def test_entries_of_others_are_left_alone(pair: tuple[Site, Site]) -> None:

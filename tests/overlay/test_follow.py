@@ -9,7 +9,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from netns_fixtures import Host, wait_until
+from netns_fixtures import Host, can_ping, wait_until
+from tests.kernel.bridge_lab import address_of
 from tests.overlay.following import CONFIG, start, wait_in_step, watched
 from tests.overlay.overlay_lab import OverlayLab
 
@@ -56,16 +57,18 @@ def test_waiting_container(overlay: Callable[..., OverlayLab]) -> None:
 
 
 def test_meddling(overlay: Callable[..., OverlayLab]) -> None:
-    """Whoever deletes the device, entries or rules, takes it down or off its bridge: within a second all is back, the
-    device with the same MAC, and the containers reach each other."""
+    """Whoever deletes device, bridge, entries or rules, takes the device down or off its bridge, lets a stranger in:
+    within a second all is as it was, and the containers reach each other and their gateway."""
     lab = overlay()
     a, b = lab.hosts
     start(lab)
     one, first = lab.add(a, "one")
     two, second = lab.add(b, "two")
     lab.ping(one, second)
-    device = lab.devices(a)[0]
-    mac = a.ip_json("link", "show", device)[0]["address"]
+    device, bridge = lab.devices(a)[0], _bridge(a)
+    macs = _macs(a, device, bridge)
+    gateways = [ip["gateway"] for ip in first["ips"]]
+    vni = device.removeprefix("vxlan")
     far = second["ips"][0]["address"].partition("/")[0]
     for harm in (
         f"ip neigh flush dev {device} nud permanent",
@@ -77,13 +80,21 @@ def test_meddling(overlay: Callable[..., OverlayLab]) -> None:
         "nft delete table inet pycni_tunnels",
         "nft flush set inet pycni_tunnels guarded",
         "nft flush set inet pycni_tunnels vteps4",
+        f"nft add element inet pycni_tunnels vteps4 '{{ 4789 . {vni} . 192.0.2.99 }}'",
+        f"nft add element inet pycni_tunnels vteps6 '{{ 4789 . {vni} . 2001:db8:a::99 }}'",
         f"ip neigh add 10.1.99.99 lladdr 02:00:00:00:00:77 nud permanent dev {device}",
+        f"ip link del {bridge}",
+        f"ip link del {bridge}; ip link del {device}",
+        f"ip addr flush dev {bridge}",
+        f"ip link set {bridge} address 02:00:00:00:00:98",
     ):
         a.run(["sh", "-c", harm])
         began = time.monotonic()
         wait_in_step(lab, a, deadline_s=1.5)
-        wait_until(lambda: a.ip_json("link", "show", device)[0]["address"] == mac, 1.5, harm)
+        wait_until(lambda: _macs(a, device, bridge) == macs, 1.5, harm)
+        wait_until(lambda: all(can_ping(one, each) for each in gateways), 1.5, harm)
         lab.ping(one, far)
+        assert lab.check(a, one, lab.conf(), first).ok, harm
         assert time.monotonic() - began < 3.0, harm
     lab.ping(two, first)
     assert lab.agents[0].logged("overlay-restored")
@@ -102,10 +113,17 @@ def test_routed(overlay: Callable[..., OverlayLab]) -> None:
     lab.ping(one, second)
     device = lab.devices(a)[0]
     addresses = a.ip_json("address", "show", device)[0]["addr_info"]
-    for harm in (f"ip link del {device}", f"ip route flush dev {device}", f"ip addr flush dev {device}"):
+    for harm in (
+        f"ip link del {device}",
+        f"ip route flush dev {device}",
+        f"ip addr flush dev {device}",
+        f"ip link del {_bridge(a)}",
+        f"ip addr flush dev {_bridge(a)}",
+    ):
         a.run(["sh", "-c", harm])
         wait_in_step(lab, a, deadline_s=1.5, mode="routed")
         wait_until(lambda: len(a.ip_json("address", "show", device)[0]["addr_info"]) == len(addresses), 1.5, harm)
+        wait_until(lambda: lab.check(a, one, conf, first).ok, 1.5, harm)
         lab.ping(two, first)
     lab.etcd.kill()
     lab.agents[0].stop(signal.SIGKILL)
@@ -113,6 +131,54 @@ def test_routed(overlay: Callable[..., OverlayLab]) -> None:
     three, third = lab.add(a, "three", conf)
     lab.ping(three, second)
     lab.ping(two, third)
+
+
+def test_gateway_bridge_is_brought_back(overlay: Callable[..., OverlayLab]) -> None:
+    """The second interface's bridge, too, with its addresses and MAC; its ports stay apart from each other. One that is
+    taken down stays down."""
+    lab = overlay(hosts=1)
+    (host,) = lab.hosts
+    start(lab)
+    conf = lab.conf(gatewayBridge={"subnet": "172.30.0.0/24", "ranges": [{"subnet": "fd30::/64"}]}, interface="eth0")
+    attached = [lab.add(host, name, conf) for name in ("one", "two")]
+    (box, result), (_, other) = attached
+    outer = [ip for ip in result["ips"] if ip["interface"] == 6]
+    beside = next(ip["address"].partition("/")[0] for ip in other["ips"] if ip["interface"] == 6)
+    macs = _macs(host, "pycni-gw", _bridge(host))
+    for harm in (
+        f"ip link del pycni-gw; ip link del {_bridge(host)}",
+        "ip addr flush dev pycni-gw",
+        "ip link set pycni-gw address 02:00:00:00:00:98",
+    ):
+        host.run(["sh", "-c", harm])
+        wait_until(lambda: all(lab.check(host, each, conf, of).ok for each, of in attached), 1.5, harm)
+        wait_until(lambda: _macs(host, "pycni-gw", _bridge(host)) == macs, 1.5, harm)
+        wait_until(lambda: all(can_ping(box, ip["gateway"]) for ip in outer), 1.5, harm)
+        assert not can_ping(box, beside, deadline_s=0.3), harm
+    host.ip("link", "set", "pycni-gw", "down")
+    lab.agents[0].ask("reconcile")
+    assert "UP" not in host.ip_json("link", "show", "pycni-gw")[0]["flags"]
+
+
+def test_multicast_device_is_brought_back(overlay: Callable[..., OverlayLab]) -> None:
+    """In mode multicast, where nobody is followed, bridge and device are made anew all the same."""
+    lab = overlay()
+    conf = lab.conf("multicast", vni=77, group="239.1.1.1", interface="eth0", etcd=None, families=(4,))
+    start(lab)
+    results = []
+    for number, host in enumerate(lab.hosts, 10):
+        ranges = [[{"subnet": "10.1.0.0/16", "rangeStart": f"10.1.0.{number}", "rangeEnd": f"10.1.0.{number}"}]]
+        results.append(lab.add(host, f"c{number}", {**conf, "ipam": {"type": "host-local", "ranges": ranges}}))
+    (one, _), (_, far) = results
+    lab.ping(one, far, families=(4,))
+    host = lab.hosts[0]
+    for harm in (
+        "ip link del vxlan77",
+        f"ip link del {_bridge(host)}",
+        f"ip link del {_bridge(host)}; ip link del vxlan77",
+    ):
+        host.run(["sh", "-c", harm])
+        wait_until(lambda: can_ping(one, address_of(far, 4)), 3.0, harm)
 
 
 def test_killed_agent(overlay: Callable[..., OverlayLab]) -> None:
@@ -169,6 +235,11 @@ def test_new_address_and_mtu(overlay: Callable[..., OverlayLab], family: int) ->
             wait_until(lambda: where.ip_json("link", "show", link)[0]["mtu"] == mtu - overhead, 2.0, f"{link} {mtu}")  # noqa: B023
     assert lab.agents[0].logged("overlay-uplink")
     lab.ping(one, second)
+
+
+def _macs(host: Host, *names: str) -> list[str]:
+    """Of those links of *host* that are there."""
+    return sorted(link["address"] for link in host.ip_json("link", "show") if link["ifname"] in names)
 
 
 def _bridge(host: Host) -> str:

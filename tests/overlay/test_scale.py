@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from bench.overlay_fleet import Fleet, Place
@@ -78,3 +81,39 @@ def test_a_fleet_comes_changes_and_goes(overlay: Callable[..., OverlayLab]) -> N
 
     asked(lab, lambda client: fleet(client).leave(range(10, HOSTS + 5), ENDPOINTS))
     wait_until(lambda: holds(lab, device, ()), 20, "nothing is left")
+
+
+def test_check_beside_churn(overlay: Callable[..., OverlayLab]) -> None:
+    """While hosts with their containers come and go elsewhere as fast as etcd writes it, CHECK of a container that has
+    all it needs says so every time, and the agent takes nothing for somebody's meddling."""
+    lab = overlay(hosts=1)
+    (host,), (place,) = lab.hosts, lab.agents
+    place.start()
+    conf = lab.conf(families=(4,))
+    box, result = lab.add(host, "c1", conf)
+    record = asked(lab, lambda client: client.get(Keys(PREFIX).network("net")))
+    assert record is not None
+    vni = NetworkRecord.parse(record.value).vni
+    joined, ended = threading.Event(), threading.Event()
+
+    def churn(client: Client) -> None:
+        fleet = Fleet(client, Keys(PREFIX), "net", vni, first=FIRST)
+        fleet.join(range(HOSTS), ENDPOINTS)
+        joined.set()
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            fleet.leave([number % HOSTS], ENDPOINTS)
+            fleet.join([number % HOSTS], ENDPOINTS)
+
+    with ThreadPoolExecutor(1) as pool:
+        churning = pool.submit(asked, lab, churn)
+        try:
+            assert joined.wait(20)
+            answers = [lab.check(host, box, conf, result) for _ in range(10)]
+            place.ask("reconcile")
+        finally:
+            ended.set()
+        churning.result()
+    assert [each.stdout for each in answers if not each.ok] == []
+    assert place.logged("overlay-restored") == []

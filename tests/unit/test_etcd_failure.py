@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pycni.etcd.client import LAST_TRY_S, LONGEST_PAUSE_S, PAUSE_S, SHORTEST_TRY_S, pause
 from pycni.etcd.failure import Rejected, Unreachable, sort_out
 
 
@@ -46,3 +47,20 @@ def test_refusals(code: int, text: str) -> None:
     failure = sort_out(code, text)
     assert isinstance(failure, Rejected)
     assert (failure.code, failure.text) == (code, text)
+
+
+@pytest.mark.parametrize(("patience_s", "most"), [(1.7, 7), (2.5, 10), (0.8, 5), (0.2, 3), (0.06, 1)])
+def test_tries_of_what_is_refused_at_once(patience_s: float, most: int) -> None:
+    """Soon at first, as for an election, then ever fewer, so that an outage costs next to nothing; and one more shortly
+    before the time is over."""
+    tries, left_s, wait_s = [0.0], patience_s, PAUSE_S
+    while True:
+        waited_s = pause(wait_s, left_s)
+        assert 0 <= waited_s <= max(LONGEST_PAUSE_S, PAUSE_S + LAST_TRY_S)
+        left_s, wait_s = left_s - waited_s, min(2 * wait_s, LONGEST_PAUSE_S)
+        if left_s < SHORTEST_TRY_S:
+            break
+        tries.append(patience_s - left_s)
+    assert len(tries) <= most
+    assert tries[1:2] == pytest.approx([PAUSE_S] if most > 1 else [])
+    assert patience_s - tries[-1] <= LAST_TRY_S + PAUSE_S + 1e-9

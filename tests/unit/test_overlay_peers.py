@@ -94,6 +94,7 @@ def test_order_does_not_matter(
         vteps = (vteps | delta.vteps_add) - delta.vteps_remove
         assert kernel.entries() == table.wanted()
         assert vteps == table.vteps()
+        assert {what for what, _ in table.since()} == {*table.wanted(), *table.vteps()}
     final = list(etcd.there.items())
     random.shuffle(final)  # type: ignore[attr-defined]
     fresh = PeerTable(ME, NET, mode)
@@ -156,6 +157,22 @@ def test_l2_entries() -> None:
     assert set(delta.fresh) == neighbours
     assert delta.vteps_add == {"192.168.0.11"}
     assert table.change([(("ep", NET, "10.0.0.7"), None)]).remove == {NeighbourEntry("10.0.0.7", MAC)}
+
+
+def test_what_went_and_came_again_is_another() -> None:
+    """Each entry and tunnel address has the revision since which it is asked for without a break: of its endpoint, or
+    of its host where that joined later. Writing the same endpoint again is no break."""
+    table = PeerTable(ME, NET, "l2")
+    table.change([joined("b", "192.168.0.11", 5), endpoint("10.0.0.7", "b", MAC, 7)])
+    assert {since for what, since in table.since() if not isinstance(what, str)} == {7}
+    assert ("192.168.0.11", 5) in table.since()
+    table.change([(("ep", NET, "10.0.0.7"), kv(Endpoint("b", "ctr", "eth0", ("10.0.0.7",), MAC), 8, created=7))])
+    assert {since for _, since in table.since()} == {5, 7}
+    table.change([(("ep", NET, "10.0.0.7"), None)])
+    table.change([endpoint("10.0.0.7", "b", MAC, 9)])
+    assert {since for _, since in table.since()} == {5, 9}
+    table.change([joined("b", "192.168.0.11", 12)])
+    assert {since for _, since in table.since()} == {12}
 
 
 def test_routed_entries() -> None:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 TRY_S = 0.8  # for one endpoint: an answer takes 1 to 20 ms, an election about a second
 SHORTEST_TRY_S = 0.05  # below that a try would only replace the reason by "timed out"
-PAUSE_S = 0.05  # when all endpoints refused at once, as in an election
+PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.4  # when all endpoints refused at once, as in an election; twice as long each time
+LAST_TRY_S = 0.1  # before the time is over
 
 
 class Client:
@@ -116,7 +117,7 @@ class Client:
         """The answer of the first endpoint that has one; *method* is of `requests.METHODS`."""
         end = time.monotonic() + (timeout_s or self.patience_s)
         reasons: dict[Endpoint, str] = {}
-        tries, sent = 0, False
+        tries, sent, wait_s = 0, False, PAUSE_S
         while True:
             caller = self.callers[self.current]
             try:
@@ -137,7 +138,8 @@ class Client:
             tries += 1
             self.current = (self.current + 1) % len(self.callers)
             if tries % len(self.callers) == 0:
-                time.sleep(max(0.0, min(PAUSE_S, end - time.monotonic())))
+                time.sleep(max(0.0, pause(wait_s, end - time.monotonic())))
+                wait_s = min(2 * wait_s, LONGEST_PAUSE_S)
             if end - time.monotonic() < SHORTEST_TRY_S:
                 self.reasons = reasons
                 raise Silent(reasons, sent=sent)
@@ -151,6 +153,14 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def pause(wanted_s: float, left_s: float) -> float:
+    """How long to wait before the next try, seconds: *wanted_s*, but so that one is made shortly before *left_s* are
+    over; what is *left_s* where there is no time for another. Pure."""
+    if wanted_s + LAST_TRY_S <= left_s:
+        return wanted_s
+    return left_s - LAST_TRY_S if left_s >= LAST_TRY_S + PAUSE_S else left_s
 
 
 class Silent(CniError):

@@ -24,28 +24,40 @@ if TYPE_CHECKING:
 
 # A packet never finds a route to a next hop, or a neighbour on a host, that is not known yet. Removal goes backwards.
 _ORDER = {FdbEntry: 0, PortEntry: 1, NeighbourEntry: 2, RouteEntry: 3}
+MOST_READS = 5
 _GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV)
 
 
-def read_entries(netlink: Netlink, name: str) -> frozenset[Entry]:
+def read_entries(netlink: Netlink, name: str, expected: frozenset[Entry] = frozenset()) -> frozenset[Entry]:
     """What device *name* has that could be ours; empty where there is no such link.
 
     Permanent entries, static ones of its bridge, routes of our protocol, whoever wrote them: on that device nobody else
     has any business. Four questions that the kernel filters, though it walks the namespace's tables: 5 µs an entry.
+
+    A long answer is resumed by number (rtnl_fdb_dump, neigh_dump_table): for each entry that is removed before that
+    one, of whatever link, one that stays is left out. So for what of *expected* is not found the kernel is asked again,
+    MOST_READS times at most.
     """
     link = netlink.link(name)
     if link is None:
         return frozenset()
-    found = set()
-    for payload in _neighbours(netlink, link.index):
-        index, entry = read_neighbour(payload)
-        if entry is not None and index == link.index:
-            found.add(entry)
-    for payload in netlink.answers(inet_messages.list_routes(oif=link.index, protocol=PROTOCOL)):
-        index, entry = read_route(payload)
-        if entry is not None and index == link.index:
-            found.add(entry)
+    found: set[Entry] = set()
+    for _ in range(MOST_READS):
+        found.update(_entries(netlink, link.index))
+        if expected <= found:
+            break
     return frozenset(found)
+
+
+def _entries(netlink: NetlinkSocket, device: int) -> Iterator[Entry]:
+    for payload in _neighbours(netlink, device):
+        index, entry = read_neighbour(payload)
+        if entry is not None and index == device:
+            yield entry
+    for payload in netlink.answers(inet_messages.list_routes(oif=device, protocol=PROTOCOL)):
+        index, entry = read_route(payload)
+        if entry is not None and index == device:
+            yield entry
 
 
 def change_entries(netlink: Netlink, name: str, add: Iterable[Entry], remove: Iterable[Entry] = ()) -> tuple[str, ...]:
