@@ -50,12 +50,15 @@ class AgentHost:
         self.pycni("install", "--bin-dir", BIN, "--launcher", kind)
 
     def configure(self, text: str) -> None:
+        """Put *text* into the configuration; without a word about it, rules go with the last container."""
+        if "keep_rules_s" not in text:
+            text = f"keep_rules_s = 0\n{text}"
         self.host.run(["mkdir", "-p", "/etc/pycni"])
         self.host.run(["sh", "-c", f"cat >{CONFIG}"], input=text)
 
     def start(self, *argv: str, config: str = "", socket: str = SOCKET) -> subprocess.Popen[str]:
         """Start an agent and wait until it answers."""
-        if config:
+        if config or not self.host.file(CONFIG).exists():
             self.configure(config)
         with open(self.logs, "a", encoding="utf-8") as log:
             agent = self.host.popen([*PYCNI, "agent", *argv], env=ENVIRONMENT, stderr=log)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from netns_fixtures import Container, Host, can_ping
-from tests.kernel.agent_lab import AgentHost
-from tests.kernel.bridge_lab import Conf, Lab, network, static
+from netns_fixtures import Container, Host, can_ping, wait_until
+from tests.kernel.agent_lab import DEADLINE_S, AgentHost
+from tests.kernel.bridge_lab import Conf, Frames, Lab, network, static
+from tests.kernel.test_bridge_addresses import announces
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "kernel:veth")
 
@@ -117,3 +118,19 @@ def said_by(lab: Lab, command: str, conf: Conf | str, how: dict[str, Any]) -> tu
         interface.pop("mac", None)
     text = json.dumps(out).replace(str(lab.plugins), "DIR")
     return answer.rc, text, answer.stderr
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_addresses_are_announced_after_the_answer(
+    lab: Lab, agents: AgentHost, c1: Container, c2: Container, family: int
+) -> None:
+    """As without an agent, a little later; and nothing of the container is held open for it."""
+    agents.start(config=QUIET)
+    lab.add(network(), c2)
+    heard = Frames(c2, "eth0")
+    pid = agents.ask("status")["pid"]
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    result = lab.add(network("two", bridge="cni1", ipam=static("10.1.0.5/24", "fd00:1::5/64")), c1)
+    heard.until(lambda one: announces(one, family, result["interfaces"][2]["mac"]))
+    heard.close()
+    wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before, DEADLINE_S, "the agent lets go of the container")

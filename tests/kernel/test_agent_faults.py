@@ -25,7 +25,7 @@ def load(host: Host, asking: Path, tmp_path: Path) -> Load:
     host.sysctl("net/ipv4/ip_forward", "1")
     host.sysctl("net/ipv6/conf/all/forwarding", "1")
     agents = AgentHost(host, tmp_path / "agent.log")
-    agents.configure(HASTY)
+    agents.configure(HASTY + "keep_rules_s = 10\n")  # tables of a killed agent may wait for their removal
     return Load(Lab(host, asking), agents, CONTAINERS, network())
 
 

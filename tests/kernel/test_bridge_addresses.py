@@ -212,7 +212,7 @@ def test_neighbours_learn_the_new_owner_of_an_address(lab: Lab, c1: Container, c
     heard = Frames(c2, "eth0")
     result = lab.add(network("two", bridge="cni1", ipam=static("10.1.0.5/24", "fd00:1::5/64")), c1)
     mac = result["interfaces"][2]["mac"]
-    heard.until(lambda one: _announces(one, family, mac))
+    heard.until(lambda one: announces(one, family, mac))
     heard.close()
 
     def known() -> bool:
@@ -222,7 +222,7 @@ def test_neighbours_learn_the_new_owner_of_an_address(lab: Lab, c1: Container, c
     assert can_ping(c2, ip, deadline_s=0.5)
 
 
-def _announces(one: bytes, family: int, mac: str) -> bool:
+def announces(one: bytes, family: int, mac: str) -> bool:
     """An ARP request for its own address, or an unsolicited NA with the override flag, from *mac*."""
     if one[6:12] != mac_bytes(mac):
         return False

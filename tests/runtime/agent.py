@@ -9,15 +9,22 @@ from tests.kernel.agent_lab import DEADLINE_S
 from tests.runtime.command_line import ARGV
 from tests.runtime.isolated import Isolated
 
+CONFIG = "/run/agent.toml"
+
 
 class Agent:
-    """The agent beside a runtime, in all of its namespaces, as on a host that has only these."""
+    """The agent beside a runtime, in all of its namespaces, as on a host that has only these.
+
+    Its rules go with the last container, so that what is left can be looked at without waiting.
+    """
 
     def __init__(self, place: Isolated) -> None:
         self.place = place
 
     def start(self) -> None:
-        self.place.run(["sh", "-c", '"$@" </dev/null >/run/agent.log 2>&1 &', "sh", *ARGV, "agent"])
+        self.place.run(["sh", "-c", f"echo keep_rules_s = 0 >{CONFIG}"])
+        run = '"$@" </dev/null >/run/agent.log 2>&1 &'
+        self.place.run(["sh", "-c", run, "sh", *ARGV, "agent", "--config", CONFIG])
         wait_until(self._answers, DEADLINE_S, "the agent answers")
 
     def _answers(self) -> bool:

@@ -17,6 +17,7 @@ connections = 16
 request_deadline_s = 5
 reconcile_s = 0.5
 grace_s = 0
+keep_rules_s = 0
 proxy_connections = 1000
 proxy_clients = 1000
 proxy_idle_s = 3600
@@ -65,6 +66,7 @@ def test_the_manual_explains_every_key_with_its_default() -> None:
         ("request_deadline_s", 0.1, 3600),
         ("reconcile_s", 0, 86400),
         ("grace_s", 0, 604800),
+        ("keep_rules_s", 0, 3600),
         ("proxy_connections", 1, 1 << 20),
         ("proxy_clients", 1, 1 << 20),
         ("proxy_idle_s", 0, 604800),

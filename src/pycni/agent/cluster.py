@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from pycni.agent.followed import Change, Followed
@@ -22,6 +22,7 @@ from pycni.etcd.conf import EtcdConf
 from pycni.etcd.connect import open_client
 from pycni.etcd.mirror import Mirror
 from pycni.etcd.schema import Keys, SchemaError
+from pycni.firewall.rules import Element
 from pycni.host.link_events import Change as Event
 from pycni.host.rtnl import Netlink
 from pycni.ipam.etcd_state import HostState
@@ -216,13 +217,6 @@ class Cluster:
                 self._begin(network)
             self._settle()
 
-    def look_again(self) -> None:
-        """Compare everything soon, once for many calls."""
-        with self.lock:
-            for network in self.networks.values():
-                network.postpone()
-        self._ring()
-
     def compare_due(self) -> float:
         """Try those again that failed, as their time has come; when the next is due (time.monotonic()), inf if none."""
         with self.lock:
@@ -241,14 +235,29 @@ class Cluster:
             everything = None if changes is None or later is None else [*changes, *later]
             for network in [*self.networks.values()]:
                 if everything is None or network.is_hit(everything):
-                    if network.is_early():
-                        network.postpone()  # of many changes in a row one comparison sees all
-                    else:
-                        self._compare(network)
+                    self._answer(network)
                 elif any(map(network.is_of_uplink, everything)):
                     self._repairs.follow_uplink(network)
             self._settle()
         return later
+
+    def guard_changed(self, changes: Sequence[tuple[bool, Element]]) -> None:
+        """Elements of the tunnels' table went (True) or came, by whomever."""
+        with self.lock:
+            for network in [*self.networks.values()]:
+                if network.is_let_in(changes):
+                    self._answer(network)
+            self._settle()
+            due = min((network.retry_at for network in self.networks.values()), default=INFINITY)
+        if due != INFINITY:
+            self._ring()
+
+    def _answer(self, network: Followed) -> None:
+        """Somebody meddled: compare; of many changes in a row one comparison sees all."""
+        if network.is_early():
+            network.postpone()
+        else:
+            self._compare(network)
 
     def is_idle(self, linger_s: float) -> bool:
         """Whether it has had no network, and nobody asked for it, for *linger_s* seconds."""

@@ -26,6 +26,7 @@ class AgentConfig(Value):
     request_deadline_s: float = 30.0  # for a client to send its request
     reconcile_s: float = 60.0  # between two comparisons of records and kernel; 0: only at start and on request
     grace_s: float = 300.0  # before an attachment whose namespace is gone is released
+    keep_rules_s: float = 10.0  # without containers, before the packet filter's tables go; 0: with the last of them
     proxy_connections: int = 65536  # through the userland proxy at the same time, of all containers
     proxy_clients: int = 65536  # of UDP, at the same time; the one that was silent longest makes room
     proxy_idle_s: float = 0.0  # silence after which the proxy ends a connection; 0: never
@@ -43,6 +44,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "request_deadline_s": (0.1, 3600),
     "reconcile_s": (0, 86400),
     "grace_s": (0, 604800),
+    "keep_rules_s": (0, 3600),
     "proxy_connections": (1, 1 << 20),
     "proxy_clients": (1, 1 << 20),
     "proxy_idle_s": (0, 604800),

@@ -15,6 +15,7 @@ from pycni.change.forwarding import Entry
 from pycni.cni.errors import CniError
 from pycni.cni.value import Value
 from pycni.etcd.requests import KeyValue
+from pycni.firewall.rules import Element
 from pycni.host import announce_peer, tunnel_guard
 from pycni.host.apply import Kernel
 from pycni.host.firewall import NoFirewall
@@ -125,6 +126,15 @@ class Followed:
                 return True  # an address of the device's own
         return self.loaded and any(self.table.wanted_at(slot) != entry for slot, entry in entries.items())
 
+    def is_let_in(self, changes: Iterable[tuple[bool, Element]]) -> bool:
+        """Whether elements of the tunnels' table that went (True) or came leave others let in than the peers."""
+        own, peers = (str(self.joined.port), str(self.joined.vni)), self.table.vteps()
+        return self.loaded and any(
+            gone if len(element.key) == len(own) else (element.key[2] in peers) == gone
+            for gone, element in changes
+            if element.key[:2] == own
+        )
+
     def is_of_uplink(self, change: Event) -> bool:
         index = self.uplink.index if self.uplink is not None else 0
         return change.index == index and change.entry is None
@@ -153,7 +163,8 @@ class Followed:
         there = tunnel_guard.read_peers(joined.port, joined.vni)
         if there is None:
             tunnel_guard.guard(joined.port, joined.vni, vteps)
-        delta = difference(self.table.wanted(), read_entries(self._netlink, joined.vxlan))
+        wanted = self.table.wanted()
+        delta = difference(wanted, read_entries(self._netlink, joined.vxlan, wanted if self.begun else frozenset()))
         if there is not None:
             delta = delta.replace(vteps_add=vteps - there, vteps_remove=there - vteps)
         self.in_step, self.problems = True, ()

@@ -6,7 +6,6 @@ import asyncio
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -20,26 +19,24 @@ from pycni.agent import api, notify
 from pycni.agent.acceptors import refusal
 from pycni.agent.calls import Calls
 from pycni.agent.config import AT_START_ONLY, AgentConfig
+from pycni.agent.idle_rules import IdleRules
 from pycni.agent.journal import Journal, Words
 from pycni.agent.listener import Listener
 from pycni.agent.metrics import MetricsServer
+from pycni.agent.notices import Notices
 from pycni.agent.overlay import Overlay
 from pycni.agent.ports import AgentPorts
 from pycni.agent.reconcile import DeadSince, Reconciled, reconcile
 from pycni.agent.server import Call, Server, namespace_in
 from pycni.cni.errors import CniError, Code
-from pycni.cni.names import Attachment
 from pycni.etcd import connect
 from pycni.exe.wire import Answer, Request
-from pycni.firewall.tunnel_text import TUNNELS
-from pycni.host import conntrack, nfnetlink, nft_events
+from pycni.host import arp, netfilter_socket
 from pycni.host.links import remove_in_groups
 from pycni.portmap import holding
 from pycni.portmap.proxy.client import ProxyError
 from pycni.store import keep_open, open_store
 
-TABLE = "pycni"
-FIREWALLD = "firewalld"  # its table: gone for a moment when it reloads, and what it was told of containers for good
 FLUSH_PAUSE_S = 0.05  # a flush is many notices; and firewalld reloads in several steps
 READERS = 2  # threads for questions: apart from the calls', so that neither waits for the other
 SPARE_DESCRIPTORS = 256  # besides two for each client: its socket and the namespace that came with it
@@ -59,6 +56,7 @@ class Agent:
         sys.stderr = Words(self.journal, sys.stderr)
         self.started = time.time()
         self.last: Reconciled | None = None
+        self.restored = 0  # by all comparisons
         self._handed = 0  # plugin calls that came by the loop and are carried out or wait for a worker
         self.server = Server(listener, self.config, self._handle, self._answer_here)
         self._pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="call")
@@ -81,8 +79,16 @@ class Agent:
         self._allow_sockets(0)
         await self._adopt_proxy()
         self.overlay.install()
+        self.idle_rules = IdleRules(lambda: self.config.keep_rules_s, self._upkeep, self.journal)
+        self.idle_rules.install()
         metrics = MetricsServer(self) if self.config.metrics else None
-        events = self._listen_to_nft()
+        notices = Notices(
+            self.journal,
+            self.overlay,
+            look=self._wake.set,
+            apart=self._readers.submit,
+            flushed=self.idle_rules.remove,
+        )
         tasks = [asyncio.ensure_future(self._reconcile_for_ever()), asyncio.ensure_future(self._watchdog())]
         about = {"version": pycni.__version__, "pid": os.getpid(), "socket": self.listener.path}
         self.journal.note("info", event="started", **about)
@@ -92,13 +98,12 @@ class Agent:
         finally:
             for task in tasks:
                 task.cancel()
-            if events is not None:
-                loop.remove_reader(events)
-                events.close()
+            notices.close()
             if metrics is not None:
                 metrics.close()
             for pool in (self._pool, self._readers, self._upkeep):
                 pool.shutdown()
+            self.idle_rules.close()
             self.overlay.close()
             self.ports.close()
             self.journal.note("info", event="stopped", pid=os.getpid())
@@ -143,6 +148,7 @@ class Agent:
         """Compare store and kernel now; what was done, or why it could not be."""
         done = await asyncio.get_running_loop().run_in_executor(self._upkeep, self._reconcile)
         self.last = done
+        self.restored += len(done.restored)
         if done.restored or done.released or done.foreign or done.failures:
             self.journal.note("warning", event="reconciled", **done.as_dict())
         return done
@@ -175,41 +181,6 @@ class Agent:
                 await asyncio.sleep(FLUSH_PAUSE_S)
             except TimeoutError:
                 pass
-
-    def _listen_to_nft(self) -> socket.socket | None:
-        try:
-            raw = nft_events.listen()
-        except OSError as failure:
-            self.journal.note("warning", event="no-nft-events", msg=str(failure))
-            return None
-        events = socket.socket(fileno=raw.detach())
-        asyncio.get_running_loop().add_reader(events, self._nft_event, events)
-        return events
-
-    def _nft_event(self, events: socket.socket) -> None:
-        try:
-            lost = nft_events.losses(events.recv(1 << 18), TABLE)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._wake.set()  # ENOBUFS: notices were lost, so look
-            return
-        if TUNNELS.name in lost.tables:
-            self._readers.submit(self.overlay.compare)
-        elif TUNNELS.name in lost.emptier:
-            self._readers.submit(self.overlay.look_again)
-        if TABLE in lost.tables or FIREWALLD in lost.gone or (lost.owners and self._are_missed(lost.owners)):
-            self._wake.set()
-
-    def _are_missed(self, owners: frozenset[str]) -> bool:
-        """Whether removed elements were of somebody who is attached. Every DEL of ours removes some, which is no reason
-        to compare everything; one of a network's last attachment also those that nobody owns."""
-        if "" in owners:
-            return True
-        with open_store() as store:
-            named = filter(None, map(Attachment.parse, owners))
-            records = map(store.attachments.get, named)
-            return any(record is not None and record.state == "ready" for record in records)
 
     # -- systemd and signals -------------------------------------------------------------------------------------------
 
@@ -278,8 +249,8 @@ def run(load: Load) -> None:
     keep_open()
     connect.keep_open()
     remove_in_groups()
-    nfnetlink.keep_open()
-    conntrack.keep_open()
+    netfilter_socket.keep_open()
+    arp.put_off()
     inherited = notify.activated_socket(os.environ, os.getpid())
     listener = Listener.activated(inherited) if inherited else Listener.made(load().socket)
 

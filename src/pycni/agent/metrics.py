@@ -52,7 +52,7 @@ class _Collector:
         return ()  # else prometheus-client would collect once to learn the names, before the agent serves
 
     def collect(self) -> Iterable[Any]:
-        from prometheus_client.core import GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         agent = self._agent
         yield from _calls(agent.journal.tallies())
@@ -65,6 +65,7 @@ class _Collector:
         yield _gauges("pycni_leases", "Addresses given out.", ("network",), leases)
         yield from _ports(agent.ports)
         yield from _overlay(agent.overlay.counts())
+        yield CounterMetricFamily("pycni_restored", "Rules, bridges, ports, addresses put back.", agent.restored)
         last = agent.last
         if last is not None:
             yield GaugeMetricFamily("pycni_reconcile_timestamp_seconds", "When records met the kernel last.", last.at)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pycni.agent.config import AgentConfig
 from pycni.agent.journal import Journal
 from pycni.cni.errors import CniError
+from pycni.host.nft_events import SetChange, tunnel_elements
 from pycni.ipam import etcd_pending
 from pycni.plugins.overlay import following
 from pycni.plugins.overlay.site import Joined, all_joined
@@ -100,10 +101,12 @@ class Overlay:
                 cluster.close()
         return tuple(failures)
 
-    def look_again(self) -> None:
-        """Somebody may have meddled, or it was this process itself: a comparison soon, however often this is called."""
-        for cluster in self.clusters:
-            cluster.look_again()
+    def guard_changed(self, changes: Iterable[SetChange]) -> None:
+        """Elements of the tunnels' table came or went, by whomever."""
+        if clusters := self.clusters:
+            elements = tuple(tunnel_elements(changes))
+            for cluster in clusters:
+                cluster.guard_changed(elements)
 
     def refused(self, record: Record) -> str:
         """Why *record* may not be released: the container may be another machine's that has the id of this one. "" for

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from pycni.agent.ports import AgentPorts
+from pycni.agent.restoring import restore_links
 from pycni.attach.liveness import is_abandoned, is_dead
 from pycni.attach.release import rules_of_others
 from pycni.cni.errors import CniError
@@ -31,11 +32,13 @@ class Reconciled(Value):
     at: float  # seconds since the epoch
     ms: float
     attachments: int
-    restored: tuple[str, ...] = ()  # firewall elements that were missing and are back
+    restored: tuple[str, ...] = ()  # bridges, gateway addresses, firewall elements: were missing and are back
     released: tuple[str, ...] = ()  # attachments whose namespace is gone
     foreign: tuple[str, ...] = ()  # changes by others that only they can explain: reported, not touched
     failures: tuple[str, ...] = ()
 
+
+DEL_S = 0.3  # from a DEL's first to its last step, with many others at it
 
 Alone = Callable[[Record], AbstractContextManager[None]]
 
@@ -85,14 +88,14 @@ def reconcile(
     held = ports.now()
     records = store.attachments.all()
     failures += ports.compare(store, held, records, alone)
-    restored = restore_rules(store, records, failures)
+    restored = (*restore_links(store, failures), *restore_rules(store, records, failures))
     return Reconciled(
         at=now,
         ms=round((time.monotonic() - began) * 1000, 2),
         attachments=sum(not record.attachment.part for record in records),
         restored=restored,
         released=released,
-        foreign=foreign_changes(records, dead),
+        foreign=foreign_changes(store, dead),
         failures=tuple(failures),
     )
 
@@ -162,24 +165,36 @@ def _lost_sources(record: Record) -> tuple[str, ...]:
     return firewalld.missing(record.attachment_rules.zone, record.attachment_rules.sources)
 
 
-def foreign_changes(records: Iterable[Record], dead: Iterable[Record]) -> tuple[str, ...]:
+def foreign_changes(store: Store, dead: Iterable[Record]) -> tuple[str, ...]:
     """Host links that somebody else removed or took off their bridge, and bridges that are gone or down, although the
     container still lives."""
+    first = _foreign_changes(store, dead)
+    if not first:
+        return ()
+    # A DEL removes the link before its record says so: what it is about is not there when this looks again.
+    time.sleep(DEL_S)
+    again = set(_foreign_changes(store, dead))
+    return tuple(words for words, created in first if (words, created) in again)
+
+
+def _foreign_changes(store: Store, dead: Iterable[Record]) -> list[tuple[str, float]]:
+    """In words, and when the attachment was made that it is about; 0 for those of a network."""
+    gone = {record.attachment for record in dead}
+    alive = [one for one in store.attachments.all() if one.state == "ready" and one.attachment not in gone]
     with rtnl.Netlink() as host:
         links = {link.name: link for link in host.links()}
-    gone = {record.attachment for record in dead}
-    alive = [record for record in records if record.state == "ready" and record.attachment not in gone]
-    found: list[str] = []
+    found: list[tuple[str, float]] = []
     for network, name in sorted({(record.attachment.network, record.bridge) for record in alive if record.bridge}):
         link = links.get(name)
         if link is None or not link.up:
-            found.append(f"network {network}: bridge {name} is {'gone' if link is None else 'down'}")
+            found.append((f"network {network}: bridge {name} is {'gone' if link is None else 'down'}", 0))
     for record in alive:
         for at, name in enumerate(record.host_links):
             # The record's bridge is that of the first link; the second one of an overlay is on its gateway bridge.
             link, bridge = links.get(name), links.get(record.bridge) if at == 0 else None
             if link is None:
-                found.append(f"{record.attachment.owner}: host link {name} is gone")
+                found.append((f"{record.attachment.owner}: host link {name} is gone", record.created))
             elif bridge is not None and link.master != bridge.index:
-                found.append(f"{record.attachment.owner}: host link {name} is not on bridge {record.bridge}")
-    return tuple(found)
+                words = f"{record.attachment.owner}: host link {name} is not on bridge {record.bridge}"
+                found.append((words, record.created))
+    return found

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pycni.agent.followed import Followed
+from pycni.agent.restoring import restore_links
 from pycni.agent.uplink import give_containers_mtu, new_tunnel, read_uplink
 from pycni.cni.errors import CniError
 from pycni.host.rtnl import Netlink
 from pycni.host.vxlan import read_vxlan
 from pycni.ipam.etcd_state import HostState
 from pycni.plugins.overlay.joining import lock_of
-from pycni.plugins.overlay.site import Joined, keep_joined, least_mtu, read_joined
+from pycni.plugins.overlay.site import L2, Joined, keep_joined, least_mtu, read_joined
+from pycni.store import open_store
 
 
 class Repairs:
@@ -92,6 +94,7 @@ class Repairs:
 
     def _compare(self, network: Followed) -> None:
         name = network.joined.network
+        network.restored += self._bring_back_bridge(network.joined)
         self.follow_uplink(network)
         before = network.problems
         repair = network.compare()
@@ -99,6 +102,20 @@ class Repairs:
             self._note("warning", "overlay-restored", name, **repair.as_dict())
         if network.problems and network.problems != before:
             self._note("error", "overlay-problem", name, msg="; ".join(network.problems))
+
+    def _bring_back_bridge(self, joined: Joined) -> bool:
+        """Whether it was gone and is back. The device is to be a port of it, so this does not wait until attachments
+        are compared."""
+        if joined.mode != L2 or self._netlink.link(joined.bridge) is not None:
+            return False
+        failures: list[str] = []
+        with open_store() as store:
+            restored = restore_links(store, failures, joined.network)
+        if restored:
+            self._note("warning", "overlay-restored", joined.network, links=restored)
+        if failures:
+            self._note("error", "overlay-problem", joined.network, msg="; ".join(failures))
+        return bool(restored)
 
     def _is_ours(self, joined: Joined) -> bool:
         """Whether this host takes part, as is kept on it."""

@@ -11,7 +11,7 @@ from pycni.cni.errors import CniError, not_released
 from pycni.firewall.rules import comment_of
 from pycni.host import links
 from pycni.host.delegate import find
-from pycni.host.firewall import open_firewall
+from pycni.host.firewall import open_firewall, remove_last
 from pycni.ipam import delegate
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def release(
             attempt(failures, "ipam", delegate.ask, "DEL", call, conf, store)
     finally:
         for firewall in opened:
-            firewall.close()  # may wait for RCU as well (host/closing.py): both waits at the same time
+            firewall.close()  # may wait for RCU as well (host/netfilter_socket.py): both waits at the same time
         failures += removal.wait()
     if failures:
         raise not_released(attachment.owner, failures)
@@ -114,7 +114,7 @@ def remove_rules(store: Store, record: Record, opened: list[Firewall]) -> None:
         opened.append(firewall)
         strangers = not store.attachments.has_others_of_backend(record) and _strangers(firewall, record)
         if not store.attachments.has_others_with_rules(record.attachment) and not strangers:
-            firewall.remove_all()
+            remove_last(firewall, record.network_rules, record.attachment_rules)
         elif store.attachments.shares_rules(record):
             firewall.apply_delete(record.attachment_rules)
         else:

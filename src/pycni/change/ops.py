@@ -56,6 +56,11 @@ class EnsureVlanGateway(Op):
     mtu: int
     alias: str
 
+    @property
+    def port(self) -> str:
+        """The other end of the pair, on the bridge."""
+        return f"v{self.name}"[:15]
+
 
 class EnsureAddress(Op):
     """An address of the host on a shared interface; IPv6 without duplicate address detection."""

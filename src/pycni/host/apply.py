@@ -174,12 +174,10 @@ class Kernel:
     def _ensure_vlan_gateway(self, op: ops.EnsureVlanGateway) -> Op | None:
         if self.host.link(op.name) is not None:
             return None
-        peer = f"v{op.name}"[:15]
-        self.host.request(
-            messages.new_veth_pair_here(op.name, peer, master=self._of(ops.HOST, op.bridge), mtu=op.mtu, alias=op.alias)
-        )
+        bridge = self._of(ops.HOST, op.bridge)
+        self.host.request(messages.new_veth_pair_here(op.name, op.port, master=bridge, mtu=op.mtu, alias=op.alias))
         try:
-            self._set_port_vlans(ops.SetPortVlans(peer, op.vlan, (), keep_default=False))
+            self._set_port_vlans(ops.SetPortVlans(op.port, op.vlan, (), keep_default=False))
         except OSError:
             self._delete_link(ops.DeleteLink(op.name))
             raise
@@ -337,7 +335,8 @@ class Kernel:
 
     def _announce(self, op: ops.Announce) -> None:
         link = self.link(ops.CONTAINER, op.link)
-        self.inside(arp.announce, link.index, link.mac, op.addresses)
+        assert self._fd is not None, "an announcement comes from a container"
+        arp.announce_from(self._fd, link.index, link.mac, op.addresses)
 
     # ---- firewall ------------------------------------------------------------------------------------------------
 
@@ -371,6 +370,7 @@ _ACTS: dict[type[Op], Any] = {
 # Where the operations of the chained plugins are carried out: a call of bridge does not load them.
 _LATE = {
     "pycni.change.publishing": "pycni.host.publishing",
+    "pycni.change.rejoining": "pycni.host.rejoining",
     "pycni.change.shaping": "pycni.host.traffic_control",
     "pycni.change.tuning": "pycni.host.tuning",
     "pycni.change.tunnels": "pycni.host.tunnels",

@@ -14,14 +14,13 @@ from ipaddress import ip_address
 
 from pycni.cni.value import Value
 from pycni.host import netlink
-from pycni.host.closing import close_unwaited
+from pycni.host.netfilter_socket import NetfilterSocket, open_kept
 from pycni.host.netlink import NLM_F_ACK, NLM_F_DUMP, attribute, attributes, nested, u32
 from pycni.host.netlink_socket import NetlinkSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
 NETLINK_NETFILTER = 12
 CT_GET, CT_DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_…
@@ -50,15 +49,11 @@ class Flow(Value):
     key: bytes  # what a deletion names it by
 
 
-class Conntrack(NetlinkSocket):
+class Conntrack(NetfilterSocket, NetlinkSocket):
     """A ctnetlink socket of the namespace that the creating thread is in."""
 
     def __init__(self) -> None:
         super().__init__(NETLINK_NETFILTER)
-
-    def close(self) -> None:
-        """Give the socket up; again is harmless."""
-        close_unwaited(self._socket)
 
     def to_port(self, family: int, proto: str, port: int = 0) -> list[Flow]:
         """The flows of *proto* whose client asked for *port* (0: any)."""
@@ -107,32 +102,9 @@ class Conntrack(NetlinkSocket):
         return [_flow(payload) for payload in payloads]
 
 
-class KeptConntrack(Conntrack):
-    """One that stays open."""
-
-    def close(self) -> None:
-        pass
-
-
-_kept: Any = None  # a thread-local with the attribute `socket`, once keep_open() was called
-
-
-def keep_open() -> None:
-    """From now on each thread keeps the socket it opens, for the namespace it was in then: for a resident process."""
-    global _kept  # noqa: PLW0603 - a property of the process
-    from _thread import _local
-
-    _kept = _local()
-
-
 def open_conntrack() -> Conntrack:
     """A socket in the calling thread's namespace."""
-    if _kept is None:
-        return Conntrack()
-    kept: Conntrack | None = getattr(_kept, "socket", None)
-    if kept is None:
-        kept = _kept.socket = KeptConntrack()
-    return kept
+    return open_kept(Conntrack, "conntrack")
 
 
 def _message(kind: int, flags: int, family: int, *parts: bytes) -> bytes:

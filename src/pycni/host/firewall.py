@@ -57,6 +57,24 @@ if TYPE_CHECKING:
             """Give sockets back. May wait for the kernel to free what was deleted: close last."""
 
 
+_tables_later: Callable[[], bool] | None = None
+
+
+def remove_tables_by(later: Callable[[], bool] | None) -> None:
+    """For a resident process: *later* is asked with a host's last rules, and answers whether it will see to it that
+    their empty tables go (remove_all). None: they go with the rules."""
+    global _tables_later  # noqa: PLW0603 - a property of the process
+    _tables_later = later
+
+
+def remove_last(firewall: Firewall, network: NetworkRules, attachment: AttachmentRules) -> None:
+    """Remove the rules of the host's only attachment, and every other trace, now or later."""
+    if firewall.name == "nftables" and _tables_later is not None and _tables_later():
+        firewall.apply_delete(attachment, network)
+    else:
+        firewall.remove_all()
+
+
 def open_firewall(backend: str = "") -> Firewall:
     """The firewall *backend* ("nftables", "iptables", "none"; "": what this host has).
 

@@ -28,8 +28,12 @@ from pycni.host.messages import RTM_DELLINK, RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pycni.change.forwarding import Entry
     from pycni.host.link_facts import Link
+
+    Instruction = tuple[int, int, int, int]
 
 NETLINK_ROUTE = 0
 RTNLGRP_LINK, RTNLGRP_NEIGH = 1, 3  # linux/rtnetlink.h
@@ -62,14 +66,17 @@ class Change(Value):
 
 
 class LinkEvents:
-    """A socket in the calling thread's namespace, from the moment it is made. For a selector: it has fileno()."""
+    """A socket in the calling thread's namespace, from the moment it is made. For a selector: it has fileno().
 
-    def __init__(self) -> None:
+    groups: RTNLGRP_…; program: what of them passes, see `wanted_program`.
+    """
+
+    def __init__(self, groups: Sequence[int] = GROUPS, program: Sequence[Instruction] | None = None) -> None:
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         try:
             self._socket.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-            _attach(self._socket, wanted_program())
-            self._socket.bind((0, sum(1 << (group - 1) for group in GROUPS)))
+            _attach(self._socket, program or wanted_program())
+            self._socket.bind((0, sum(1 << (group - 1) for group in groups)))
             self._socket.setblocking(False)
         except BaseException:
             self._socket.close()
@@ -138,7 +145,7 @@ def _gone_neighbour(payload: bytes) -> tuple[int, Entry | None]:
     return index, NeighbourEntry(address, "") if address else entry
 
 
-def wanted_program() -> list[tuple[int, int, int, int]]:
+def wanted_program() -> list[Instruction]:
     """The filter as classic BPF: (code, jump if true, jump if false, operand) of each instruction. Pure.
 
     Of routes those of our protocol pass, of new neighbours those that somebody wrote (no state but these two is
@@ -148,12 +155,12 @@ def wanted_program() -> list[tuple[int, int, int, int]]:
     kind, state, protocol = 4, 16 + 8, 16 + 5  # in struct nlmsghdr, and behind it in ndmsg and rtmsg
     return [
         (load_half, 0, 0, kind),
-        (jump_equal, 3, 0, _as_loaded(RTM_NEWNEIGH)),
-        (jump_equal, 4, 0, _as_loaded(RTM_NEWROUTE)),
-        (jump_equal, 3, 0, _as_loaded(RTM_DELROUTE)),
+        (jump_equal, 3, 0, as_loaded(RTM_NEWNEIGH)),
+        (jump_equal, 4, 0, as_loaded(RTM_NEWROUTE)),
+        (jump_equal, 3, 0, as_loaded(RTM_DELROUTE)),
         (answer, 0, 0, 0xFFFFFFFF),
         (load_half, 0, 0, state),
-        (jump_any, 2, 3, _as_loaded(NUD_PERMANENT | NUD_NOARP)),
+        (jump_any, 2, 3, as_loaded(NUD_PERMANENT | NUD_NOARP)),
         (load_byte, 0, 0, protocol),
         (jump_equal, 0, 1, PROTOCOL),
         (answer, 0, 0, 0xFFFFFFFF),
@@ -161,12 +168,13 @@ def wanted_program() -> list[tuple[int, int, int, int]]:
     ]
 
 
-def _as_loaded(number: int) -> int:
-    """BPF takes two bytes of a packet for a big-endian number; these are in the host's order."""
+def as_loaded(number: int) -> int:
+    """*number*, 16 bits of a netlink header, as an operand: BPF takes them for big-endian, and they are in the host's
+    order."""
     return int.from_bytes(pack("=H", number), "big")
 
 
-def _attach(sock: _socket.socket, program: list[tuple[int, int, int, int]]) -> None:
+def _attach(sock: _socket.socket, program: Sequence[Instruction]) -> None:
     from array import array
 
     code = array("B", b"".join(pack("=HBBI", *one) for one in program))

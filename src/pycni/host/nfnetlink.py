@@ -15,12 +15,11 @@ from struct import pack, unpack_from
 from pycni.firewall.elements import attribute, decode_elements, each_attribute, encode_element
 from pycni.firewall.nft_text import SetType, Table
 from pycni.firewall.rules import Element
-from pycni.host.closing import close_unwaited
+from pycni.host.netfilter_socket import NetfilterSocket, open_kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
@@ -109,7 +108,7 @@ def _elements_body(table: Table, elements: Sequence[Element], *, whole: bool) ->
     return _names(table.name, spec.name) + attribute(3 | NESTED, members)
 
 
-class Nfnetlink:
+class Nfnetlink(NetfilterSocket):
     """A netfilter socket of the namespace that the calling thread is in."""
 
     def __init__(self) -> None:
@@ -117,10 +116,6 @@ class Nfnetlink:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.bind((0, 0))
         self._sequence = 0
-
-    def close(self) -> None:
-        """Give the socket up without waiting for what was deleted to be freed; again is harmless."""
-        close_unwaited(self._socket)
 
     def __enter__(self) -> Nfnetlink:
         return self
@@ -298,32 +293,9 @@ class Nfnetlink:
         return [one for answer in answers for one in decode_elements(spec, attributes(answer).get(3, b""))]
 
 
-class KeptNfnetlink(Nfnetlink):
-    """One that stays open."""
-
-    def close(self) -> None:
-        pass
-
-
-_kept: Any = None  # a thread-local with the attribute `socket`, once keep_open() was called
-
-
-def keep_open() -> None:
-    """From now on each thread keeps the socket it opens, for the namespace it was in then: for a resident process."""
-    global _kept  # noqa: PLW0603 - a property of the process
-    from _thread import _local
-
-    _kept = _local()
-
-
 def open_nfnetlink() -> Nfnetlink:
     """A socket in the calling thread's namespace; OSError where the kernel has no nfnetlink."""
-    if _kept is None:
-        return Nfnetlink()
-    kept: Nfnetlink | None = getattr(_kept, "socket", None)
-    if kept is None:
-        kept = _kept.socket = KeptNfnetlink()
-    return kept
+    return open_kept(Nfnetlink, "nfnetlink")
 
 
 def attributes(data: bytes) -> dict[int, bytes]:

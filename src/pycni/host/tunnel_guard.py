@@ -84,7 +84,7 @@ class _Turn:
         return self._kernel
 
     def __exit__(self, *_: object) -> None:
-        # Closing may wait for an RCU grace period (see closing): the others need not wait for that.
+        # Closing may wait for an RCU grace period (see netfilter_socket): the others need not wait for that.
         os.close(self._lock)
         self._kernel.close()
 

@@ -163,6 +163,10 @@ class Attachments:
         """Whether there is another one on the host that the packet filter has rules for."""
         return self._exists(OTHERS_WITH_RULES, _owner(attachment))
 
+    def has_any_with_rules(self) -> bool:
+        """Whether there is one on the host that the packet filter has rules for."""
+        return self._exists(OTHERS_WITH_RULES, ("", "", "", ""))  # nobody's name
+
     def has_others_of_backend(self, record: Record) -> bool:
         """Whether there is another one on the host whose rules the same backend holds."""
         return self._exists(OTHERS_OF_BACKEND, (*_owner(record.attachment), record.backend))

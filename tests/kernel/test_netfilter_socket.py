@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from netns_fixtures import Namespace, wait_until
-from pycni.host.closing import close_unwaited
+from pycni.host.netfilter_socket import close_unwaited
 
 NETLINK_NETFILTER = 12
 
