@@ -41,6 +41,20 @@ def test_mtu_given_wins_and_is_told_from_1_1_on(lab: Lab, outside: Outside, c1: 
     assert lab.link("eth0", c1)["address"] == result["interfaces"][2]["mac"]
 
 
+def test_bridge_does_not_snoop_unless_told(lab: Lab, c1: Container, c2: Container) -> None:
+    """A bridge of ours floods multicast, at a constant cost of each port; who has it snoop is not overruled."""
+
+    def snoops() -> int:
+        flag: int = lab.link("cni1")["linkinfo"]["info_data"]["mcast_snooping"]
+        return flag
+
+    lab.add(network(), c1)
+    assert snoops() == 0
+    lab.host.ip("link", "set", "cni1", "type", "bridge", "mcast_snooping", "1")
+    lab.add(network(), c2)
+    assert snoops() == 1
+
+
 def test_mtu_of_an_existing_bridge_is_left_alone(lab: Lab, c1: Container, c2: Container) -> None:
     """A later container with another `mtu` changes its own pair only, as with the reference."""
     lab.add(network(mtu=1400), c1)

@@ -250,11 +250,13 @@ def test_multicast_group_needs_no_entries(sites: Callable[..., list[Site]], fami
 
 
 def test_snooping_bridge_lets_neighbour_solicitations_pass(sites: Callable[..., list[Site]]) -> None:
-    """With a querier about, a bridge keeps multicast from ports where nobody joined: but not from the tunnel's."""
+    """With a querier about, a bridge that was told to snoop keeps multicast from ports where nobody joined: but not from
+    the tunnel's."""
     one, two = sites(2)
     for site in (one, two):
         site.bridged()
-    for asked in ("mcast_query_response_interval 10", "mcast_querier 1"):  # the first says when the second begins
+    # The second says when the third begins.
+    for asked in ("mcast_snooping 1", "mcast_query_response_interval 10", "mcast_querier 1"):
         one.host.ip("link", "set", BRIDGE, "type", "bridge", *asked.split())
     one.change(l2_entries("02:42:0a:14:00:03", two.local, "fd20::3"))
     two.change(l2_entries("02:42:0a:14:00:02", one.local, "fd20::2"))
