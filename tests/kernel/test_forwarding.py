@@ -250,8 +250,8 @@ def test_multicast_group_needs_no_entries(sites: Callable[..., list[Site]], fami
 
 
 def test_snooping_bridge_lets_neighbour_solicitations_pass(sites: Callable[..., list[Site]]) -> None:
-    """With a querier about, a bridge that was told to snoop keeps multicast from ports where nobody joined: but not from
-    the tunnel's."""
+    """With a querier about, a bridge that snoops keeps multicast from ports where nobody joined: but not from the
+    tunnel's."""
     one, two = sites(2)
     for site in (one, two):
         site.bridged()

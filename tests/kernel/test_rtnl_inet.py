@@ -207,6 +207,29 @@ def test_uplink_mtu(pair: Place) -> None:
     assert rtnl.uplink_mtu(pair.nl) == 1380
 
 
+@pytest.mark.parametrize(
+    ("net", "near", "hops"),
+    [
+        ("0.0.0.0/0", ("10.1.0.2/24", "10.2.0.2/24"), ("10.1.0.1", "10.2.0.1")),
+        ("::/0", ("fd01::2/64", "fd02::2/64"), ("fd01::1", "fd02::1")),
+    ],
+)
+def test_uplink_mtu_of_several_hops(pair: Place, net: str, near: tuple[str, str], hops: tuple[str, str]) -> None:
+    """A default route by two links: the smaller MTU, whichever of them a lookup would choose; none where it refuses."""
+    for name, mtu, address in (("a", 1450, near[0]), ("b", 1420, near[1])):
+        index = pair.link(name).index
+        pair.nl.request(
+            messages.set_link(index, mtu=mtu), messages.new_address(index, ip_interface(address), nodad=True)
+        )
+    version = "-6" if ":" in net else "-4"
+    ways = [word for name, hop in zip("ab", hops, strict=True) for word in ("nexthop", "via", hop, "dev", name)]
+    pair.ns.ip(version, "route", "add", "default", *ways)
+    assert rtnl.uplink_mtu(pair.nl) == 1420
+    pair.ns.ip(version, "route", "del", "default")
+    pair.ns.ip(version, "route", "add", "unreachable", "default")
+    assert rtnl.uplink_mtu(pair.nl) is None
+
+
 @FAMILIES
 def test_neighbours(pair: Place, net: str, gw: str, far: str) -> None:
     """Set, seen, set anew, deleted, ENOENT then; only those of the link are listed."""

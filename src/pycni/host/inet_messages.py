@@ -38,6 +38,7 @@ RT_TABLE_UNSPEC, RT_TABLE_MAIN, RT_TABLE_LOCAL = 0, 254, 255
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST, RT_SCOPE_NOWHERE = 0, 253, 254, 255
 RTN_UNSPEC, RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT = 0, 1, 2, 6, 7, 8
 RTPROT_UNSPEC, RTPROT_KERNEL, RTPROT_BOOT, RTPROT_STATIC = 0, 2, 3, 4
+RTM_F_FIB_MATCH = 0x2000
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS = 1, 4, 5, 6, 7, 8
 RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 9, 15, 18
 RTAX_MTU, RTAX_ADVMSS = 2, 8
@@ -146,9 +147,13 @@ def delete_route(
     return netlink.message(RTM_DELROUTE, NLM_F_ACK, body)
 
 
-def get_route(address: Address) -> bytes:
-    """Ask which way a packet to *address* would go: a lookup, nothing is sent or listed."""
-    header = _rtmsg(_family(address), address.max_prefixlen, RT_TABLE_UNSPEC)
+def get_route(address: Address, *, entry: bool = False) -> bytes:
+    """Ask which way a packet to *address* would go: a lookup, nothing is sent or listed.
+
+    *entry*: ask for the entry of the table that says so (RTM_F_FIB_MATCH, Linux 4.13), with all its hops. For the way
+    itself the kernel chooses a source address, of IPv6 among those of all links: 0.25 ms next to 1000 containers.
+    """
+    header = _rtmsg(_family(address), address.max_prefixlen, RT_TABLE_UNSPEC, flags=RTM_F_FIB_MATCH if entry else 0)
     return netlink.message(RTM_GETROUTE, 0, header, attribute(RTA_DST, address.packed))
 
 
@@ -234,10 +239,12 @@ def _route(dst: Network, gw: Address | None, table: int | None, *numbers: tuple[
     return b"".join(parts)
 
 
-def _rtmsg(family: int, length: int, table: int, *, scope: int = 0, protocol: int = 0, kind: int = 0) -> bytes:
+def _rtmsg(
+    family: int, length: int, table: int, *, scope: int = 0, protocol: int = 0, kind: int = 0, flags: int = 0
+) -> bytes:
     if table < 256:
-        return RTMSG.pack(family, length, 0, 0, table, protocol, scope, kind, 0)
-    return RTMSG.pack(family, length, 0, 0, RT_TABLE_UNSPEC, protocol, scope, kind, 0) + u32(RTA_TABLE, table)
+        return RTMSG.pack(family, length, 0, 0, table, protocol, scope, kind, flags)
+    return RTMSG.pack(family, length, 0, 0, RT_TABLE_UNSPEC, protocol, scope, kind, flags) + u32(RTA_TABLE, table)
 
 
 def _family(address: Address) -> int:

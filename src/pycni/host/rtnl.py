@@ -79,15 +79,21 @@ class Netlink(NetlinkSocket):
 
     def route_to(self, address: Address) -> RouteFacts | None:
         """Which way a packet to *address* would go (`dst` is the address itself); None if it would be refused."""
+        return next(iter(self._routes_to(address, entry=False)), None)
+
+    def hops_to(self, address: Address) -> tuple[RouteFacts, ...]:
+        """The hops of the route that a packet to *address* would take; () if it would be refused."""
+        return self._routes_to(address, entry=True)
+
+    def _routes_to(self, address: Address, *, entry: bool) -> tuple[RouteFacts, ...]:
         try:
-            payloads = self.answers(inet_messages.get_route(address))
+            payloads = self.answers(inet_messages.get_route(address, entry=entry))
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
-            return None
-        route = link_facts.read_route(payloads[0])[0]
+            return ()
         # A route that refuses is an error in IPv4, a route of that type in IPv6.
-        return None if route.kind in _REFUSING else route
+        return tuple(hop for hop in link_facts.read_route(payloads[0]) if hop.kind not in _REFUSING)
 
     def neighbours(self, index: int) -> tuple[Neighbour, ...]:
         """The neighbour entries of a link, IPv4 and IPv6, without the proxy ones."""
@@ -147,14 +153,14 @@ def in_namespace(netns_fd: int) -> Netlink:
 def uplink_mtu(socket: Netlink) -> int | None:
     """The MTU in bytes of the way out of the namespace; None without a default route.
 
-    The smaller of IPv4's and IPv6's; that of the route, if it has one, else of its link. Two lookups, no list.
+    The smaller of IPv4's and IPv6's, the smallest of several hops; that of the route, if it has one, else of its link.
+    Two lookups, no list.
     """
     found = []
-    for address in _FAR_AWAY:
-        route = socket.route_to(address)
-        link = socket.link(route.oif) if route is not None and route.oif else None
-        if route is not None and link is not None:
-            found.append(min(link.mtu, route.mtu or link.mtu))
+    for hop in (hop for address in _FAR_AWAY for hop in socket.hops_to(address)):
+        link = socket.link(hop.oif) if hop.oif else None
+        if link is not None:
+            found.append(min(link.mtu, hop.mtu or link.mtu))
     return min(found, default=None)
 
 
