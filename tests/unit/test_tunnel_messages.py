@@ -16,7 +16,7 @@ from pycni.change.forwarding import PROTOCOL, FdbEntry, NeighbourEntry, RouteEnt
 from pycni.firewall.elements import decode_elements, encode_element
 from pycni.firewall.nft_text import render_elements
 from pycni.firewall.tunnel_text import TUNNELS, guarded_element, peer_elements
-from pycni.host import announce_peer, forwarding_facts, inet_messages, link_events, messages, netlink, vxlan_messages
+from pycni.host import arp, forwarding_facts, inet_messages, link_events, messages, netlink, vxlan_messages
 from pycni.host.offload import known_fault
 from tests.unit.test_messages import decoded, pairs
 
@@ -152,13 +152,13 @@ def test_arp_announcement() -> None:
     """A gratuitous reply to everybody: sender and target, both address and MAC, are what is announced."""
     mac = bytes.fromhex("02420a140003")
     wanted = b"\xff" * 6 + mac + bytes.fromhex("0806 0001 0800 06 04 0002") + mac + bytes((10, 20, 0, 3))
-    assert announce_peer.frame("10.20.0.3", "02:42:0a:14:00:03") == wanted + mac + bytes((10, 20, 0, 3))
+    assert arp.frame("10.20.0.3", "02:42:0a:14:00:03") == wanted + mac + bytes((10, 20, 0, 3))
 
 
 @given(st.binary(min_size=16, max_size=16), MACS)
 def test_neighbour_advertisement(packed: bytes, mac: bytes) -> None:
     """From the address itself to all nodes, hop limit 255, override and not solicited, with a good checksum."""
-    frame = announce_peer.frame(str(ip_address(packed)), mac.hex(":"))
+    frame = arp.frame(str(ip_address(packed)), mac.hex(":"))
     header, icmp = frame[14:54], frame[54:]
     assert (frame[:6], frame[6:12], frame[12:14]) == (b"\x33\x33\0\0\0\x01", mac, b"\x86\xdd")
     assert (header[4:6], header[6], header[7]) == (struct.pack("!H", len(icmp)), 58, 255)

@@ -8,19 +8,12 @@ makes no entry where there is none, so those who never asked are not bothered.
 from __future__ import annotations
 
 import _socket
-from struct import pack, unpack
+
+from pycni.host.arp import AF_PACKET, SOCK_RAW, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-AF_PACKET, SOCK_RAW = 17, 3
-ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD
-IPPROTO_ICMPV6 = 58
-BROADCAST = b"\xff" * 6
-ALL_NODES, ALL_NODES_MAC = bytes.fromhex("ff02" + "0" * 27 + "1"), b"\x33\x33\x00\x00\x00\x01"
-_ARP_REPLY = bytes.fromhex("0001080006040002")  # Ethernet, IPv4, lengths, "is at"
-_OVERRIDE = 0x20000000  # unsolicited (RFC 4861, section 4.4)
 
 
 class PeerAnnouncer:
@@ -55,28 +48,3 @@ def kick(bridge: str, peers: Iterable[tuple[str, str]]) -> None:
     if _kept is None:
         _kept = PeerAnnouncer()
     _kept.kick(bridge, peers)
-
-
-def frame(address: str, mac: str) -> bytes:
-    """An unasked ARP reply or neighbour advertisement that says *address* has *mac*, to everybody on the link. Pure."""
-    source = bytes.fromhex(mac.replace(":", ""))
-    if ":" not in address:
-        packed = _socket.inet_pton(_socket.AF_INET, address)
-        # Sender and target are the same: by that it is gratuitous, and counts at once against what was known before
-        # (arp_is_garp, arp.c); any other reply does only when that is a second old (locktime).
-        return BROADCAST + source + pack("!H", ETH_P_ARP) + _ARP_REPLY + source + packed + source + packed
-    packed = _socket.inet_pton(_socket.AF_INET6, address)
-    # Target, then the option "target link-layer address" (type 2, one unit of 8 bytes).
-    rest = pack("!I", _OVERRIDE) + packed + b"\x02\x01" + source
-    pseudo = packed + ALL_NODES + pack("!II", 4 + len(rest), IPPROTO_ICMPV6)
-    icmp = pack("!BBH", 136, 0, _checksum(pseudo + pack("!BBH", 136, 0, 0) + rest)) + rest
-    header = pack("!IHBB", 6 << 28, len(icmp), IPPROTO_ICMPV6, 255) + packed + ALL_NODES
-    return ALL_NODES_MAC + source + pack("!H", ETH_P_IPV6) + header + icmp
-
-
-def _checksum(data: bytes) -> int:
-    """RFC 1071, of an even number of bytes."""
-    total: int = sum(unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
