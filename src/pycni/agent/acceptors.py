@@ -24,7 +24,6 @@ from pycni.agent.listener import peer_uid
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
 from pycni.exe.wire import Answer, Request, RequestParser, encode_answer
-from pycni.host import arp
 
 READ_BYTES = 65536
 ONE_FD = socket.CMSG_SPACE(struct.calcsize("i"))
@@ -109,7 +108,6 @@ class Acceptors:
         left = None
         try:
             left = self._serve(client)
-            arp.announce_rest()
         except Exception as failure:  # a bug must not cost the thread
             traceback.print_exception(failure, file=sys.stderr)
             client.close()

@@ -12,7 +12,6 @@ from pycni.agent.journal import Journal
 from pycni.exe.plugins import find_plugin
 from pycni.exe.run import about, answer
 from pycni.exe.wire import Answer, Request
-from pycni.host import arp
 from pycni.store import Record
 
 AT_ONCE = 2  # one in the interpreter, one in the kernel
@@ -34,9 +33,7 @@ class Calls:
 
     def run(self, request: Request, netns_fd: int) -> Answer:
         """The answer to one call; every failure is an answer. *netns_fd*: CNI_NETNS as the caller opened it, or -1."""
-        answer = self._run(request, request.environ(), netns_fd)
-        arp.announce_rest()  # on this thread, which does not send the answer: it waits for that
-        return answer
+        return self._run(request, request.environ(), netns_fd)
 
     def _run(self, request: Request, environ: dict[str, str], netns_fd: int) -> Answer:
         executable = request.path()
@@ -54,8 +51,7 @@ class Calls:
         return Answer(code, text.encode())
 
     def run_here(self, request: Request, netns_fd: int) -> Answer | None:
-        """As `run`, without the announcements, which the caller makes; None where a call for the same interface is
-        being carried out, which could take long."""
+        """As `run`; None where a call for the same interface is being carried out, which could take long."""
         environ = request.environ()
         interface = environ.get("CNI_CONTAINERID", ""), environ.get("CNI_IFNAME", "")
         with self._guard:

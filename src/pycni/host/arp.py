@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import time
 from struct import pack, unpack
 
 from pycni.host import messages, netns, rtnl, sysctl
@@ -24,40 +25,44 @@ _ARP_REQUEST = bytes.fromhex("0001080006040001")  # Ethernet, IPv4, lengths, "wh
 _ARP_REPLY = bytes.fromhex("0001080006040002")  # "is at"
 _OVERRIDE = 0x20000000  # unsolicited (RFC 4861, section 4.4)
 
-_rest: Any = None  # a thread-local with the list `calls`, once put_off() was called
+LATER_S = 0.02  # after which the plugins that follow in a list are done
+_later: Any = None  # the queue.SimpleQueue of what is to be announced, once put_off() was called
 
 
 def put_off() -> None:
-    """For a resident process: from now on `announce_from` waits for `announce_rest` of the same thread.
+    """For a resident process: from now on a thread of its own announces what `announce_from` is told, LATER_S later.
 
     An announcement is a broadcast, which the bridge copies to each of its ports: 3 of 9 ms of an ADD next to 1000 of
-    them. Nobody waits for it, so the caller has its answer first.
+    them, and it would keep the next plugin of the same list from the processor. Nobody waits for it.
     """
-    global _rest  # noqa: PLW0603 - a property of the process
-    from _thread import _local
+    global _later  # noqa: PLW0603 - a property of the process
+    import queue
+    import threading
 
-    _rest = _local()
+    _later = queue.SimpleQueue()
+    threading.Thread(target=_announce_for_ever, name="announcer", daemon=True).start()
 
 
 def announce_from(fd: int, index: int, mac: bytes, addresses: Iterable[Address | Interface]) -> None:
-    """`announce` in the network namespace *fd*, now or after the answer."""
-    if _rest is None:
+    """`announce` in the network namespace *fd*, now or later."""
+    if _later is None:
         netns.inside(fd, announce, index, mac, addresses)
-        return
-    if not hasattr(_rest, "calls"):
-        _rest.calls = []
-    _rest.calls.append((os.dup(fd), index, mac, addresses))
+    else:
+        _later.put((time.monotonic() + LATER_S, os.dup(fd), index, mac, addresses))
 
 
-def announce_rest() -> None:
-    """Announce what the calling thread has put off; containers that have gone meanwhile are passed over."""
-    calls = getattr(_rest, "calls", None)
-    while calls:
-        fd, *what = calls.pop()
+def _announce_for_ever() -> None:
+    import traceback
+
+    while True:
+        due, fd, *what = _later.get()
+        time.sleep(max(0.0, due - time.monotonic()))
         try:
             netns.inside(fd, announce, *what)
         except OSError:
-            pass
+            pass  # the container has gone meanwhile
+        except Exception as failure:  # a bug must not cost the thread
+            traceback.print_exception(failure)
         finally:
             os.close(fd)
 
