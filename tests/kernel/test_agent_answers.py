@@ -12,12 +12,13 @@ import pytest
 
 from netns_fixtures import Container, Host, can_ping, wait_until
 from tests.kernel.agent_lab import DEADLINE_S, AgentHost
-from tests.kernel.bridge_lab import Conf, Frames, Lab, network, static
+from tests.kernel.bridge_lab import Conf, Frames, Lab, frame, network, static
 from tests.kernel.test_bridge_addresses import announces
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "kernel:veth")
 
 QUIET = 'reconcile_s = 0\nlog_level = "error"\n'
+CHANGED = "02:00:00:00:00:77"
 
 
 @pytest.fixture
@@ -134,3 +135,25 @@ def test_addresses_are_announced_after_the_answer(
     heard.until(lambda one: announces(one, family, result["interfaces"][2]["mac"]))
     heard.close()
     wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before, DEADLINE_S, "the agent lets go of the container")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_nobody_is_told_a_mac_that_was_changed_meanwhile(
+    lab: Lab, agents: AgentHost, c1: Container, c2: Container, family: int
+) -> None:
+    """Between answer and announcement a chained plugin may give the link another MAC: what is heard last is that."""
+    agents.start(config=QUIET)
+    lab.add(network(), c2)
+    heard = Frames(c2, "eth0")
+    pid = agents.ask("status")["pid"]
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    lab.add(network("two", bridge="cni1", ipam=static("10.1.0.5/24", "fd00:1::5/64")), c1)
+    c1.ip("link", "set", "eth0", "address", CHANGED)
+    wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before, DEADLINE_S, "the agent lets go of the container")
+    last = Frames(c1, "eth0")
+    last.send(frame(CHANGED, b"the end"))
+    seen = heard.until(lambda one: one[12:14] == b"\x88\xb5")
+    last.close()
+    heard.close()
+    told = [mac for one in seen if announces(one, family, mac := one[6:12].hex(":"))]
+    assert told[-1] == CHANGED

@@ -33,8 +33,10 @@ def there(place: Callable[[], Place]) -> Place:
     return place()
 
 
-def test_announcement_reaches_the_other_end(here: Place, there: Place) -> None:
-    """Every address: a gratuitous ARP request, or an unsolicited advertisement with the override flag."""
+@pytest.mark.parametrize("changed", [False, True])
+def test_announcement_reaches_the_other_end(here: Place, there: Place, *, changed: bool) -> None:
+    """Every address: a gratuitous ARP request, or an unsolicited advertisement with the override flag, with the MAC of
+    then. Later changes are the kernel's to announce."""
     here.nl.request(messages.new_veth(host="veth1", peer="eth0", netns_fd=there.fd))
     there.nl.request(messages.set_link("eth0", up=True))
     link = there.link("eth0")
@@ -43,7 +45,10 @@ def test_announcement_reaches_the_other_end(here: Place, there: Place) -> None:
     wait_until(lambda: here.link("veth1").operstate == 6 and there.link("eth0").operstate == 6)
     ears = netns.inside(here.fd, listener)
     try:
-        netns.inside(there.fd, arp.announce, link.index, link.mac, addresses)
+        if changed:
+            there.nl.request(messages.set_link("eth0", mac=b"\x02\0\0\0\0\x07"))
+            link = there.link("eth0")
+        arp.announce_from(there.fd, link.index, addresses)
         heard: set[str] = set()
 
         def all_heard() -> bool:

@@ -334,9 +334,8 @@ class Kernel:
                 pass  # the host never spoke to that address
 
     def _announce(self, op: ops.Announce) -> None:
-        link = self.link(ops.CONTAINER, op.link)
         assert self._fd is not None, "an announcement comes from a container"
-        arp.announce_from(self._fd, link.index, link.mac, op.addresses)
+        arp.announce_from(self._fd, self._of(ops.CONTAINER, op.link), op.addresses)
 
     # ---- firewall ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from pycni.host import messages, netns, rtnl, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from typing import Any
 
     from pycni.host.link_facts import Address, Interface
@@ -43,12 +43,23 @@ def put_off() -> None:
     threading.Thread(target=_announce_for_ever, name="announcer", daemon=True).start()
 
 
-def announce_from(fd: int, index: int, mac: bytes, addresses: Iterable[Address | Interface]) -> None:
-    """`announce` in the network namespace *fd*, now or later."""
+def announce_from(fd: int, index: int, addresses: Sequence[Address | Interface]) -> None:
+    """Have the kernel announce what becomes of *addresses* and of the MAC of a link, and `announce` them, now or later,
+    in the network namespace *fd*."""
+    netns.inside(fd, _notify, index, {address.version for address in addresses})
     if _later is None:
-        netns.inside(fd, announce, index, mac, addresses)
+        netns.inside(fd, announce, index, addresses)
     else:
-        _later.put((time.monotonic() + LATER_S, os.dup(fd), index, mac, addresses))
+        _later.put((time.monotonic() + LATER_S, os.dup(fd), index, addresses))
+
+
+def _notify(index: int, versions: set[int]) -> None:
+    """Before the answer: a chained plugin may change the MAC, or set these sysctls as its user wants them."""
+    if 6 in versions:
+        sysctl.write(f"net/ipv6/conf/{_socket.if_indextoname(index)}/ndisc_notify", "1")
+    if 4 in versions:
+        with rtnl.Netlink() as socket:
+            socket.request(messages.set_link(index, arp_notify=True))
 
 
 def _announce_for_ever() -> None:
@@ -67,28 +78,25 @@ def _announce_for_ever() -> None:
             os.close(fd)
 
 
-def announce(index: int, mac: bytes, addresses: Iterable[Address | Interface]) -> None:
-    """Announce all *addresses* of a link that is up and has *mac*; call it inside the namespace (`netns.inside`).
+def announce(index: int, addresses: Sequence[Address | Interface]) -> None:
+    """Announce that *addresses* have the MAC that a link has now; call it inside the namespace (`netns.inside`).
 
     IPv4: a gratuitous ARP request each; IPv6: an unsolicited neighbour advertisement each, with the override flag, to
-    all nodes. The kernel is told to do so by itself at later changes (arp_notify, ndisc_notify). Now it would have to
-    be given a reason, and its frames would go out while it holds RTNL, for which every other call waits.
+    all nodes. The kernel would do so if the link were given its MAC anew, while it holds RTNL, for which every other
+    call waits. A link that is gone or down is passed over.
     """
     from pycni.host.netfilter_socket import close_unwaited  # loopback and chained plugins announce nothing
 
-    name = _socket.if_indextoname(index)
-    versions = {address.version for address in addresses}
-    if 6 in versions:
-        sysctl.write(f"net/ipv6/conf/{name}/ndisc_notify", "1")
-    if 4 in versions:
-        with rtnl.Netlink() as socket:
-            socket.request(messages.set_link(index, arp_notify=True))
+    with rtnl.Netlink() as socket:
+        link = socket.link(index)
+    if link is None or not link.up:
+        return
     # Protocol 0: it receives nothing. Its end waits for RCU as that of a netfilter socket does (packet_release).
     sender = _socket.socket(AF_PACKET, SOCK_RAW | _socket.SOCK_CLOEXEC, 0)
     try:
         for address in addresses:
             bare = str(address).partition("/")[0]
-            sender.sendto(frame(bare, mac.hex(":"), request=True), (name, 0))
+            sender.sendto(frame(bare, link.mac.hex(":"), request=True), (link.name, 0))
     finally:
         close_unwaited(sender)
 
