@@ -175,7 +175,9 @@ def test_down_where_nobody_reaps(lab: LabCommand) -> None:
 def started(lab: LabCommand, closing: ExitStack, *argv: str) -> subprocess.Popen[bytes]:
     """`pycni lab exec h1` that has said its first line, and ends with the test."""
     whole = command("exec", "--lab", lab.name, "h1", "--", *argv)
-    process = closing.enter_context(subprocess.Popen(whole, stdout=subprocess.PIPE))
+    # A process group of its own, whose parent is in this session: in an orphaned one, as a service's or a background
+    # job's may be, SIGTSTP stops nobody (POSIX, get_signal in kernel/signal.c).
+    process = closing.enter_context(subprocess.Popen(whole, stdout=subprocess.PIPE, process_group=0))
     closing.callback(process.kill)
     assert process.stdout is not None and process.stdout.readline()
     return process
@@ -206,11 +208,15 @@ def test_exec_stops_and_goes_on_with_its_program(up: LabCommand, closing: ExitSt
     """Ctrl-Z in a shell without a terminal's help: the program stops, then `exec`; SIGCONT wakes both."""
     process = started(up, closing, "sh", "-c", f"echo ready; sleep 0.1; echo on; exec sleep {nap(3)}")
     process.send_signal(signal.SIGTSTP)
-    _, status = os.waitpid(process.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status)
+    wait_until(lambda: has_stopped(process.pid), 10)
     process.send_signal(signal.SIGCONT)
     assert process.stdout is not None and process.stdout.readline() == b"on\n"
     assert wait_until(lambda: running_as("sleep", nap(3)), 10)
+
+
+def has_stopped(pid: int) -> bool:
+    found, status = os.waitpid(pid, os.WUNTRACED | os.WNOHANG)
+    return found == pid and os.WIFSTOPPED(status)
 
 
 def at_terminal(keys: Sequence[tuple[str, bytes]], argv: Sequence[str]) -> tuple[int, str]:
