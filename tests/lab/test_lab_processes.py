@@ -252,7 +252,8 @@ def test_a_shell_has_the_terminal(up: LabCommand) -> None:
         ("h1# ", f"{CAT}\n".encode()),
         ("42\r\n", b"\x1a"),
         ("Stopped", b"fg\n"),
-        ("fg\r\n", b"x\n"),
+        ("fg\r\n", b""),
+        ('cat"\r\n', b"x\n"),  # the shell says what it puts in front
         ("x\r\nx\r\n", b"\x03"),
         ("h1# ", b"test -d /proc/$$ && exit 7\n"),
     ]
@@ -268,7 +269,8 @@ def test_exec_at_a_terminal_is_a_job(up: LabCommand) -> None:
         ("here> ", f"{exec_cat}\n".encode()),
         ("42\r\n", b"\x1a"),
         ("Stopped", b"fg\n"),
-        ("fg\r\n", b"x\n"),
+        ("fg\r\n", b""),
+        ('cat"\r\n', b"x\n"),
         ("x\r\nx\r\n", b"\x03"),
         ("here> ", b"exit 3\n"),
     ]

@@ -39,7 +39,7 @@ def test_etcd_is_away(overlay: Callable[..., OverlayLab]) -> None:
         assert silent(lab)
     device = lab.devices(a)[0]
     a.ip("link", "del", device)
-    wait_until(lambda: len(lab.fdb(a, device)) == 1, 1.5, "made anew, with its entries")
+    wait_until(lambda: device in lab.devices(a) and len(lab.fdb(a, device)) == 1, 3.0, "made anew, with its entries")
     lab.ping(one, second)
     lab.etcd.start()
     wait_until(lambda: not silent(lab), 10.0, "etcd is heard again")
