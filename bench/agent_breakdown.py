@@ -122,8 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found[command][FLOOR] = [seconds]
     print(setting.shown(where))
     print(render(found, first=(BEFORE,), last=(AFTER, TOTAL, UNTRACED, FLOOR)), end="")
-    if given.json:
-        Path(given.json).write_text(json.dumps({"setting": where, "seconds": found}, indent=1) + "\n", encoding="utf-8")
+    setting.write(given, where, {"seconds": found})
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pycni.attach import release
-from pycni.cni.errors import CniError
 from pycni.portmap import flows
 from pycni.portmap.holding import holder
 
@@ -20,7 +19,7 @@ def restore_settings(store: Store, record: Record, failures: list[str]) -> None:
     its own need taken back in the same transaction: an ADD that begins meanwhile waits, then finds the setting as it
     was and changes it anew; and of two that end at the same time one is the last."""
     if store.host_ports.settings(record.attachment):
-        _attempt(failures, "settings", _restore_settings, store, record.attachment)
+        release.attempt(failures, "settings", _restore_settings, store, record.attachment)
 
 
 def _restore_settings(store: Store, own: Attachment) -> None:
@@ -47,7 +46,7 @@ def _switch_off(link: str, setting: str) -> None:
 def remove_rules(store: Store, record: Record, failures: list[str]) -> None:
     opened: list[Firewall] = []
     try:
-        _attempt(failures, "firewall", release.remove_rules, store, record, opened)
+        release.attempt(failures, "firewall", release.remove_rules, store, record, opened)
     finally:
         for firewall in opened:
             firewall.close()
@@ -56,17 +55,8 @@ def remove_rules(store: Store, record: Record, failures: list[str]) -> None:
 def end_flows(record: Record, failures: list[str]) -> None:
     """End the flows that the rules of *record* translated, so that their clients learn of it and nobody's who gets the
     container's address inherits them."""
-    _attempt(failures, "conntrack", flows.end_translated, record.attachment_rules.ports)
+    release.attempt(failures, "conntrack", flows.end_translated, record.attachment_rules.ports)
 
 
 def release_ports(record: Record, failures: list[str]) -> None:
-    _attempt(failures, "ports", holder().release, record.attachment.owner)
-
-
-def _attempt(failures: list[str], what: str, act: object, *args: object) -> None:
-    try:
-        act(*args)  # type: ignore[operator]
-    except CniError as failure:
-        failures.append(f"{what}: {failure.msg}" + (f" ({failure.details})" if failure.details else ""))
-    except OSError as failure:
-        failures.append(f"{what}: {failure.strerror or failure}")
+    release.attempt(failures, "ports", holder().release, record.attachment.owner)

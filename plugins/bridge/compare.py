@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pycni.change.differences import container_link, missing_addresses, missing_routes, other_mac
+from pycni.change.differences import container_link, missing_addresses, missing_routes, other_mac, own_ips
 from pycni.cni.value import Value
 
 TYPE_CHECKING = False
@@ -56,8 +56,7 @@ def _bridge(conf: BridgeConf, previous: Result, facts: CheckFacts) -> tuple[str,
 def _gateways(conf: BridgeConf, call: Call, previous: Result, facts: CheckFacts) -> list[str]:
     if not conf.is_gateway:
         return []
-    ours = {n for n, each in enumerate(previous.interfaces) if each.name == call.ifname and each.sandbox}
-    wanted = {ip.gateway for ip in previous.ips if ip.interface is None or ip.interface in ours} - {None}
+    wanted = {ip.gateway for ip in own_ips(call, previous)} - {None}
     missing = wanted.difference(each.ip for each in facts.gateways)
     return [f"gateway address {each} is missing on {conf.gateway_link}" for each in sorted(map(str, missing))]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface, ip_network
 
-from pycni.change.differences import container_link, missing_addresses, missing_routes
+from pycni.change.differences import container_link, missing_addresses, missing_routes, own_ips
 from pycni.cni.value import Value
 
 TYPE_CHECKING = False
@@ -47,10 +47,7 @@ def _host(call: Call, previous: Result, facts: CheckFacts) -> list[str]:
     if link is None:
         return [f"the host's end of {call.ifname} is missing"]
     wrong = [] if link.up else [f"host link {link.name} is down"]
-    ours = {n for n, i in enumerate(previous.interfaces) if i.name == call.ifname and i.sandbox}
-    for ip in previous.ips:
-        if ip.interface is not None and ip.interface not in ours:
-            continue  # of another plugin
+    for ip in own_ips(call, previous):
         if ip.gateway is not None and ip_interface(ip.gateway) not in facts.host_addresses:
             wrong.append(f"gateway address {ip.gateway} is missing on {link.name}")
         if all(route.dst != ip_network(ip.address.ip) for route in facts.host_routes):

@@ -19,7 +19,7 @@ from pycni.portmap.proxy.mmsg import (
     recvmmsg,
     sendmmsg,
 )
-from pycni.portmap.proxy.segments import Segments
+from pycni.portmap.proxy.segments import Segments, refused_for_good
 
 LARGEST = 65536  # more than any datagram without jumbograms: none is ever cut
 # Places a multiple of 64 KiB apart would begin in the same set of a processor's cache, all 64 of them.
@@ -40,11 +40,11 @@ class Datagrams:
         self._parts = make_vectors(places, 0)
         self._part_sizes = column(self._parts, IoVec.len.offset, ctypes.sizeof(IoVec), IoVec.len.size)
         self._plain_in = Heads(self._room)
-        self._plain_out = Heads(self._parts)
         self._from_clients = {family: Heads(self._room, layout, BATCH) for family, layout in LAYOUTS.items()}
-        self._to_client = {family: Heads(self._parts, layout, 1) for family, layout in LAYOUTS.items()}
-        self._segments_out = Segments(self._parts)
-        self._segments_to_client = {family: Segments(self._parts, layout) for family, layout in LAYOUTS.items()}
+        self._to_backend = Heads(self._parts), Segments(self._parts)
+        self._to_client = {
+            family: (Heads(self._parts, layout, 1), Segments(self._parts, layout)) for family, layout in LAYOUTS.items()
+        }
 
     def receive(self, fd: int) -> int:
         """From a connected socket, as many datagrams as there are, up to BATCH; -1 and errno() if none."""
@@ -81,32 +81,33 @@ class Datagrams:
         groups.append((envelope, first, count - first))
         return groups
 
-    def one_size(self, first: int, count: int) -> int:
+    def send(self, fd: int, first: int, count: int, *, segments: bool) -> tuple[int, bool]:
+        """To the peer of a connected socket: how many the kernel took, and *segments*: whether such of one size may go
+        as those of one packet, which a path can refuse for good."""
+        return self._send(self._to_backend, fd, first, count, segments=segments)
+
+    def reply(self, fd: int, family: int, envelope: bytes, count: int, *, segments: bool) -> tuple[int, bool]:
+        """The same to a client, in an envelope that `Layout.reply` made, from the first on."""
+        return self._send(self._to_client[family], fd, 0, count, segments=segments, envelope=envelope)
+
+    def _send(
+        self, way: tuple[Heads, Segments], fd: int, first: int, count: int, *, segments: bool, envelope: bytes = b""
+    ) -> tuple[int, bool]:
+        plain, whole = way
+        if segments and (size := self._one_size(first, count)):
+            if whole.send(fd, first, count, size, envelope):
+                return count, True
+            segments = not refused_for_good()
+        if envelope:
+            plain.envelopes[:] = envelope
+        return _send(fd, plain.address + first * HEAD, count), segments
+
+    def _one_size(self, first: int, count: int) -> int:
         """The size of so many datagrams if they can go as segments: all have it, the last may be shorter; else 0."""
         size: int = self._part_sizes[first]
         if count == 1 or self._part_sizes[first + count - 1] > size:
             return 0
         return size if all(one == size for one in self._part_sizes[first + 1 : first + count - 1]) else 0
-
-    def send(self, fd: int, first: int, count: int) -> int:
-        """To the peer of a connected socket; how many the kernel took."""
-        return _send(fd, self._plain_out.address + first * HEAD, count)
-
-    def send_segments(self, fd: int, first: int, count: int, size: int) -> bool:
-        """The same for datagrams of one size; False: none went."""
-        return self._segments_out.send(fd, first, count, size)
-
-    def reply(self, fd: int, family: int, envelope: bytes, count: int) -> int:
-        """To a client, in an envelope that `Layout.reply` made."""
-        heads = self._to_client[family]
-        heads.envelopes[:] = envelope
-        return _send(fd, heads.address, count)
-
-    def reply_segments(self, fd: int, family: int, envelope: bytes, count: int, size: int) -> bool:
-        """The same for datagrams of one size; False: none went."""
-        segments = self._segments_to_client[family]
-        segments.address_to(envelope, LAYOUTS[family])
-        return segments.send(fd, 0, count, size)
 
 
 def _send(fd: int, address: int, count: int) -> int:

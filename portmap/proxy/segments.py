@@ -32,6 +32,7 @@ class Segments:
     """One message of which the parts are datagrams: of a connected socket, or with *layout* in an envelope."""
 
     def __init__(self, vectors: bytearray, layout: Layout | None = None) -> None:
+        self._layout = layout
         self._vectors = ctypes.addressof(ctypes.c_char.from_buffer(vectors))
         self._head = MMsgHdr()
         self._address = ctypes.addressof(self._head)
@@ -45,13 +46,14 @@ class Segments:
             hdr.control_len += layout.control_len
             hdr.name, hdr.name_len = hdr.control + hdr.control_len, layout.name_len
 
-    def address_to(self, envelope: bytes, layout: Layout) -> None:
-        """Write who it goes to, and from where."""
-        control = envelope[layout.control : layout.control + layout.control_len]
-        self._memory[CMSG_SPACE(2) :] = control + envelope[layout.name : layout.name + layout.name_len]
+    def send(self, fd: int, first: int, count: int, size: int, envelope: bytes = b"") -> bool:
+        """Send *count* datagrams of *size* bytes from place *first* on, the last may have fewer; False: none went.
 
-    def send(self, fd: int, first: int, count: int, size: int) -> bool:
-        """Send *count* datagrams of *size* bytes from place *first* on, the last may have fewer; False: none went."""
+        *envelope*, with a layout: who they go to, and from where.
+        """
+        if layout := self._layout:
+            control = envelope[layout.control : layout.control + layout.control_len]
+            self._memory[CMSG_SPACE(2) :] = control + envelope[layout.name : layout.name + layout.name_len]
         hdr = self._head.hdr
         hdr.iov, hdr.iov_len = self._vectors + first * ctypes.sizeof(IoVec), count
         self._control.size = size

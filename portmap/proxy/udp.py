@@ -11,7 +11,6 @@ from pycni.portmap.proxy.datagrams import Datagrams
 from pycni.portmap.proxy.engine import Watcher
 from pycni.portmap.proxy.mapping import Counters
 from pycni.portmap.proxy.mmsg import BATCH, LAYOUTS, errno
-from pycni.portmap.proxy.segments import refused_for_good
 from pycni.portmap.proxy.wheel import Wheel
 
 TYPE_CHECKING = False
@@ -195,7 +194,7 @@ class Flow(Watcher):
         port = self.port
         self.seen = port.udp.engine.now
         counters = port.counters
-        sent = self._send(first, count)
+        sent, self._segments_in = self._datagrams.send(self.fd, first, count, segments=self._segments_in)
         counters.packets_in += sent
         counters.bytes_in += self._datagrams.sizes(first, count)
         if sent < count:
@@ -212,28 +211,14 @@ class Flow(Watcher):
                     counters.refused += 1  # the container does not listen, or not yet: it may, and the client repeats
                 return
             counters.bytes_out += datagrams.sizes(0, count)
-            sent = self._answer(count)
+            sent, self._segments_out = datagrams.reply(
+                port.fd, port.family, self._reply, count, segments=self._segments_out
+            )
             counters.packets_out += sent
             if sent < count:
                 counters.dropped += count - sent
             if count < BATCH:
                 return
-
-    def _send(self, first: int, count: int) -> int:
-        datagrams = self._datagrams
-        if self._segments_in and (size := datagrams.one_size(first, count)):
-            if datagrams.send_segments(self.fd, first, count, size):
-                return count
-            self._segments_in = not refused_for_good()
-        return datagrams.send(self.fd, first, count)
-
-    def _answer(self, count: int) -> int:
-        datagrams, port = self._datagrams, self.port
-        if self._segments_out and (size := datagrams.one_size(0, count)):
-            if datagrams.reply_segments(port.fd, port.family, self._reply, count, size):
-                return count
-            self._segments_out = not refused_for_good()
-        return datagrams.reply(port.fd, port.family, self._reply, count)
 
     def close(self) -> None:
         if not self.closed:

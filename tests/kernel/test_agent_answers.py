@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,39 +121,53 @@ def said_by(lab: Lab, command: str, conf: Conf | str, how: dict[str, Any]) -> tu
     return answer.rc, text, answer.stderr
 
 
+class Announced:
+    """What `c2` hears on the bridge of an agent's host that gets `c1`, and whether the agent is done with that."""
+
+    def __init__(self, lab: Lab, agents: AgentHost, c2: Container) -> None:
+        agents.start(config=QUIET)
+        lab.add(network(), c2)
+        self._lab = lab
+        self._descriptors = f"/proc/{agents.ask('status')['pid']}/fd"
+        self._before = len(os.listdir(self._descriptors))
+        self.heard = Frames(c2, "eth0")
+
+    def add(self, container: Container) -> str:
+        """Attach *container* with 10.1.0.5 and fd00:1::5; its MAC."""
+        result = self._lab.add(network("two", bridge="cni1", ipam=static("10.1.0.5/24", "fd00:1::5/64")), container)
+        mac: str = result["interfaces"][2]["mac"]
+        return mac
+
+    def wait_until_let_go(self) -> None:
+        wait_until(
+            lambda: len(os.listdir(self._descriptors)) <= self._before, DEADLINE_S, "the agent lets go of the container"
+        )
+
+
+@pytest.fixture
+def announced(lab: Lab, agents: AgentHost, c2: Container) -> Iterator[Announced]:
+    made = Announced(lab, agents, c2)
+    yield made
+    made.heard.close()
+
+
 @pytest.mark.parametrize("family", [4, 6])
-def test_addresses_are_announced_after_the_answer(
-    lab: Lab, agents: AgentHost, c1: Container, c2: Container, family: int
-) -> None:
+def test_addresses_are_announced_after_the_answer(announced: Announced, c1: Container, family: int) -> None:
     """As without an agent, a little later; and nothing of the container is held open for it."""
-    agents.start(config=QUIET)
-    lab.add(network(), c2)
-    heard = Frames(c2, "eth0")
-    pid = agents.ask("status")["pid"]
-    before = len(os.listdir(f"/proc/{pid}/fd"))
-    result = lab.add(network("two", bridge="cni1", ipam=static("10.1.0.5/24", "fd00:1::5/64")), c1)
-    heard.until(lambda one: announces(one, family, result["interfaces"][2]["mac"]))
-    heard.close()
-    wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before, DEADLINE_S, "the agent lets go of the container")
+    mac = announced.add(c1)
+    announced.heard.until(lambda one: announces(one, family, mac))
+    announced.wait_until_let_go()
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_nobody_is_told_a_mac_that_was_changed_meanwhile(
-    lab: Lab, agents: AgentHost, c1: Container, c2: Container, family: int
-) -> None:
+def test_nobody_is_told_a_mac_that_was_changed_meanwhile(announced: Announced, c1: Container, family: int) -> None:
     """Between answer and announcement a chained plugin may give the link another MAC: what is heard last is that."""
-    agents.start(config=QUIET)
-    lab.add(network(), c2)
-    heard = Frames(c2, "eth0")
-    pid = agents.ask("status")["pid"]
-    before = len(os.listdir(f"/proc/{pid}/fd"))
-    lab.add(network("two", bridge="cni1", ipam=static("10.1.0.5/24", "fd00:1::5/64")), c1)
+    announced.add(c1)
     c1.ip("link", "set", "eth0", "address", CHANGED)
-    wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before, DEADLINE_S, "the agent lets go of the container")
+    announced.wait_until_let_go()
     last = Frames(c1, "eth0")
     last.send(frame(CHANGED, b"the end"))
-    seen = heard.until(lambda one: one[12:14] == b"\x88\xb5")
+    seen = announced.heard.until(lambda one: one[12:14] == b"\x88\xb5")
     last.close()
-    heard.close()
     told = [mac for one in seen if announces(one, family, mac := one[6:12].hex(":"))]
     assert told[-1] == CHANGED

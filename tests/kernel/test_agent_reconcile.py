@@ -6,8 +6,9 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -258,11 +259,10 @@ def test_release_does_not_hit_the_next_attachment_of_the_same_id(
     assert can_ping(third, "10.1.0.1")
 
 
-def test_a_delete_in_progress_is_left_to_its_process(
-    lab: Lab, agents: AgentHost, plugins: Path, boxes: Callable[[int], list[Container]]
-) -> None:
-    """A standalone DEL, of what a process that has ended added: nothing is released beside it, it ends well."""
-    (first,) = boxes(1)
+@contextmanager
+def delete_in_progress(lab: Lab, agents: AgentHost, plugins: Path, container: Container, config: str) -> Iterator[None]:
+    """An agent beside a standalone DEL of what a process that has ended added: links and rules are gone, the record is
+    not, and the DEL goes on afterwards, which ends well."""
     foreign = lab.host.file("/run/foreign")
     foreign.mkdir()
     (foreign / "waiting").write_text(WAITING_ON_DEL)
@@ -271,18 +271,27 @@ def test_a_delete_in_progress_is_left_to_its_process(
     standalone = Lab(lab.host, plugins)
     conf = network(ipam={"type": "waiting"}, isDefaultGateway=None)
     path = f"{plugins}:/run/foreign"
-    standalone.add(conf, first, cni_path=path)
-    agents.start(config=ON_NOTICE + "grace_s = 0\n")
+    standalone.add(conf, container, cni_path=path)
+    agents.start(config=config)
     lab.host.run(["touch", "/run/wait"])
     with ThreadPoolExecutor(1) as pool:
-        deleting = pool.submit(standalone.delete, conf, first, cni_path=path)
-        lab.host.run(["sh", "-c", "read -r _ </run/asked"])  # its links and rules are gone, the record is not
+        deleting = pool.submit(standalone.delete, conf, container, cni_path=path)
+        lab.host.run(["sh", "-c", "read -r _ </run/asked"])
         lab.host.run(["rm", "/run/wait"])
+        yield
+        lab.host.run(["sh", "-c", "echo >/run/go"])
+        deleting.result(DEADLINE_S)
+
+
+def test_a_delete_in_progress_is_left_to_its_process(
+    lab: Lab, agents: AgentHost, plugins: Path, boxes: Callable[[int], list[Container]]
+) -> None:
+    """A standalone DEL, of what a process that has ended added: nothing is released beside it, it ends well."""
+    (first,) = boxes(1)
+    with delete_in_progress(lab, agents, plugins, first, ON_NOTICE + "grace_s = 0\n"):
         assert lab.records() == {"net/c1/eth0": "deleting"}
         assert agents.ask("reconcile")["released"] == []
         assert lab.records() == {"net/c1/eth0": "deleting"}
-        lab.host.run(["sh", "-c", "echo >/run/go"])
-        deleting.result(DEADLINE_S)
     assert lab.records() == {}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from pycni.host import bridge_events
 from tests.kernel.agent_lab import DEADLINE_S, AgentHost
 from tests.kernel.agent_load import Load
 from tests.kernel.bridge_lab import Conf, Lab, address_of, network
-from tests.kernel.test_agent_reconcile import ON_NOTICE, RESTORED_WITHIN_S, WAITING_ON_DEL
+from tests.kernel.test_agent_reconcile import ON_NOTICE, RESTORED_WITHIN_S, delete_in_progress
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "tool:cc", "kernel:bridge", "kernel:veth")
 
@@ -136,24 +135,9 @@ def test_delete_in_progress(
     """While the only container of a bridge is being deleted, and when it has been, a bridge that somebody deletes stays
     away; the DEL ends well."""
     (first,) = boxes(1)
-    foreign = lab.host.file("/run/foreign")
-    foreign.mkdir()
-    (foreign / "waiting").write_text(WAITING_ON_DEL)
-    (foreign / "waiting").chmod(0o755)
-    lab.host.run(["mkfifo", "/run/go", "/run/asked"])
-    standalone = Lab(lab.host, plugins)
-    conf = network(ipam={"type": "waiting"}, isDefaultGateway=None)
-    standalone.add(conf, first, cni_path=f"{plugins}:/run/foreign")
-    agents.start(config=ON_NOTICE)
-    lab.host.run(["touch", "/run/wait"])
-    with ThreadPoolExecutor(1) as pool:
-        deleting = pool.submit(standalone.delete, conf, first, cni_path=f"{plugins}:/run/foreign")
-        lab.host.run(["sh", "-c", "read -r _ </run/asked"])  # its link and rules are gone, the record is not
-        lab.host.run(["rm", "/run/wait"])
+    with delete_in_progress(lab, agents, plugins, first, ON_NOTICE):
         lab.host.ip("link", "del", "cni1")
         assert agents.ask("reconcile")["restored"] == []
-        lab.host.run(["sh", "-c", "echo >/run/go"])
-        deleting.result(DEADLINE_S)
     assert agents.ask("reconcile")["restored"] == []
     assert "cni1" not in lab.host.links()
 

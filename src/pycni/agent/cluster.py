@@ -168,7 +168,7 @@ class Cluster:
             self._seen = self.mirror.revision
             self._settle()
             self._news.notify_all()
-            due = min((network.retry_at for network in self.networks.values()), default=INFINITY)
+            due = self._due()
         if due != INFINITY:
             self._ring()
         self.standing.heard(keys)
@@ -224,7 +224,7 @@ class Cluster:
                 if network.retry_at <= time.monotonic():
                     self._begin(network)
             self._settle()
-            return min((network.retry_at for network in self.networks.values()), default=INFINITY)
+            return self._due()
 
     def happened(self, changes: list[Event] | None, more: Callable[[], list[Event] | None]) -> list[Event] | None:
         """The kernel says that *changes* were made, by whomever; None: that it could not say all. *more* says what came
@@ -248,9 +248,13 @@ class Cluster:
                 if network.is_let_in(changes):
                     self._answer(network)
             self._settle()
-            due = min((network.retry_at for network in self.networks.values()), default=INFINITY)
+            due = self._due()
         if due != INFINITY:
             self._ring()
+
+    def _due(self) -> float:
+        """When the next comparison that was put off is to be made (time.monotonic()), inf if none."""
+        return min((network.retry_at for network in self.networks.values()), default=INFINITY)
 
     def _answer(self, network: Followed) -> None:
         """Somebody meddled: compare; of many changes in a row one comparison sees all."""

@@ -182,8 +182,7 @@ def _ports(added: Iterable[Added], there: There, bridges: dict[str, Loss]) -> It
             port = there.links.get(gateway.port)
             if gateway.port not in done and port is not None and _is_left(port, gateway.bridge, there, bridges):
                 what = f"network {each.network}: {gateway.port} on bridge {gateway.bridge}"
-                vlans = SetPortVlans(gateway.port, gateway.vlan, (), keep_default=False)
-                yield Loss(what, (JoinBridge(gateway.port, gateway.bridge), vlans))
+                yield Loss(what, (JoinBridge(gateway.port, gateway.bridge), gateway.port_vlans))
             done.add(gateway.port)
 
 

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycni.cni.addresses import Interface as AddressWithPrefix
     from pycni.cni.env import Call
-    from pycni.cni.result import Interface, Result, Route
+    from pycni.cni.result import Interface, IPConfig, Result, Route
     from pycni.host.link_facts import Link, RouteFacts
 
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
@@ -28,13 +28,18 @@ def other_mac(expected: Interface | None, link: Link) -> tuple[str, ...]:
     return (f"{link.name} has MAC {link.mac.hex(':')} instead of {expected.mac}",)
 
 
+def own_ips(call: Call, previous: Result) -> tuple[IPConfig, ...]:
+    """Those of the result that are of the container's interface: all others are of another plugin."""
+    ours = {n for n, i in enumerate(previous.interfaces) if i.name == call.ifname and i.sandbox}
+    return tuple(ip for ip in previous.ips if ip.interface is None or ip.interface in ours)
+
+
 def missing_addresses(call: Call, previous: Result, addresses: tuple[AddressWithPrefix, ...]) -> tuple[str, ...]:
     """The addresses of the result that the container's interface lacks."""
-    ours = {n for n, i in enumerate(previous.interfaces) if i.name == call.ifname and i.sandbox}
     return tuple(
         f"address {ip.address} is missing on {call.ifname}"
-        for ip in previous.ips
-        if (ip.interface is None or ip.interface in ours) and ip.address not in addresses
+        for ip in own_ips(call, previous)
+        if ip.address not in addresses
     )
 
 

@@ -61,6 +61,11 @@ class EnsureVlanGateway(Op):
         """The other end of the pair, on the bridge."""
         return f"v{self.name}"[:15]
 
+    @property
+    def port_vlans(self) -> SetPortVlans:
+        """What makes that end an untagged port of the VLAN."""
+        return SetPortVlans(self.port, self.vlan, (), keep_default=False)
+
 
 class EnsureAddress(Op):
     """An address of the host on a shared interface; IPv6 without duplicate address detection."""

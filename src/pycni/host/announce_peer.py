@@ -7,9 +7,7 @@ makes no entry where there is none, so those who never asked are not bothered.
 
 from __future__ import annotations
 
-import _socket
-
-from pycni.host.arp import AF_PACKET, SOCK_RAW, frame
+from pycni.host.arp import close_sender, frame, open_sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,16 +15,14 @@ if TYPE_CHECKING:
 
 
 class PeerAnnouncer:
-    """A packet socket in the namespace that the calling thread is in now, for a resident process: to close one waits
-    for an RCU grace period (packet_release, af_packet.c), 10 to 35 ms."""
+    """A packet socket in the namespace that the calling thread is in now, for a resident process."""
 
     def __init__(self) -> None:
-        # Protocol 0: it receives nothing.
-        self._socket = _socket.socket(AF_PACKET, SOCK_RAW | _socket.SOCK_CLOEXEC, 0)
+        self._socket = open_sender()
         self._socket.setblocking(False)
 
     def close(self) -> None:
-        self._socket.close()
+        close_sender(self._socket)
 
     def kick(self, bridge: str, peers: Iterable[tuple[str, str]]) -> None:
         """Announce each (address, MAC) once to all containers of *bridge*; one more of each costs 5 µs and a container.

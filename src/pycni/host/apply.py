@@ -177,7 +177,7 @@ class Kernel:
         bridge = self._of(ops.HOST, op.bridge)
         self.host.request(messages.new_veth_pair_here(op.name, op.port, master=bridge, mtu=op.mtu, alias=op.alias))
         try:
-            self._set_port_vlans(ops.SetPortVlans(op.port, op.vlan, (), keep_default=False))
+            self._set_port_vlans(op.port_vlans)
         except OSError:
             self._delete_link(ops.DeleteLink(op.name))
             raise

@@ -85,20 +85,30 @@ def announce(index: int, addresses: Sequence[Address | Interface]) -> None:
     all nodes. The kernel would do so if the link were given its MAC anew, while it holds RTNL, for which every other
     call waits. A link that is gone or down is passed over.
     """
-    from pycni.host.netfilter_socket import close_unwaited  # loopback and chained plugins announce nothing
-
     with rtnl.Netlink() as socket:
         link = socket.link(index)
     if link is None or not link.up:
         return
-    # Protocol 0: it receives nothing. Its end waits for RCU as that of a netfilter socket does (packet_release).
-    sender = _socket.socket(AF_PACKET, SOCK_RAW | _socket.SOCK_CLOEXEC, 0)
+    sender = open_sender()
     try:
         for address in addresses:
             bare = str(address).partition("/")[0]
             sender.sendto(frame(bare, link.mac.hex(":"), request=True), (link.name, 0))
     finally:
-        close_unwaited(sender)
+        close_sender(sender)
+
+
+def open_sender() -> _socket.socket:
+    """A packet socket in the namespace that the calling thread is in, for `frame`s; `close_sender` closes it."""
+    return _socket.socket(AF_PACKET, SOCK_RAW | _socket.SOCK_CLOEXEC, 0)  # protocol 0: it receives nothing
+
+
+def close_sender(sender: _socket.socket) -> None:
+    """Its end waits for an RCU grace period (packet_release, af_packet.c), as that of a netfilter socket does: 10 to 35
+    ms, and no reason to wait for it."""
+    from pycni.host.netfilter_socket import close_unwaited  # loopback and chained plugins announce nothing
+
+    close_unwaited(sender)
 
 
 def frame(address: str, mac: str, *, request: bool = False) -> bytes:

@@ -7,8 +7,9 @@ import signal
 import time
 
 from pycni.cni.value import Value
+from pycni.store.boot import GONE, START, STATE, stat_fields
 
-_STATE, _FLAGS, _START = 0, 6, 19  # proc_pid_stat(5): fields 3, 9 and 22, counted from behind the command name
+_FLAGS = 6  # proc_pid_stat(5): field 9, counted as STATE is
 _PF_EXITING = 0x4  # <linux/sched.h>
 _PAUSE_S = 0.002
 
@@ -28,12 +29,12 @@ class Process(Value):
         namespaces are gone; in any other process's end nothing sleeps so.
         """
         try:
-            fields = _fields(self.pid)
+            fields = stat_fields(self.pid)
         except (FileNotFoundError, ProcessLookupError):
             return False
-        if int(fields[_START]) != self.start or fields[_STATE] in (b"Z", b"X"):
+        if int(fields[START]) != self.start or fields[STATE] in GONE:
             return False
-        waits = fields[_STATE] == b"S" and int(fields[_FLAGS]) & _PF_EXITING
+        waits = fields[STATE] == b"S" and int(fields[_FLAGS]) & _PF_EXITING
         return not waits or os.path.exists(f"/proc/{self.pid}/ns/net")
 
     def send(self, number: signal.Signals) -> bool:
@@ -78,7 +79,7 @@ class Process(Value):
     @classmethod
     def of(cls, pid: int) -> Process:
         """The process that has *pid* now; FileNotFoundError or ProcessLookupError where there is none."""
-        return cls(pid=pid, start=int(_fields(pid)[_START]))
+        return cls(pid=pid, start=int(stat_fields(pid)[START]))
 
     @classmethod
     def own(cls) -> Process:
@@ -90,8 +91,3 @@ class Process(Value):
 
     def as_json(self) -> list[int]:
         return [self.pid, self.start]
-
-
-def _fields(pid: int) -> list[bytes]:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_STATE, _START = 0, 19  # proc_pid_stat(5): fields 3 and 22, counted from behind the command name
+STATE, START = 0, 19  # proc_pid_stat(5): fields 3 and 22, counted from behind the command name
 _started: dict[int, int] = {}  # of this process; another pid after a fork
-_GONE = (b"Z", b"X")  # exited: a zombie only waits for its parent
+GONE = (b"Z", b"X")  # exited: a zombie only waits for its parent
 
 
 def boot_id() -> str:
@@ -24,7 +24,7 @@ def own_process() -> tuple[int, int]:
     pid = os.getpid()
     start = _started.get(pid)
     if start is None:
-        start = _started[pid] = int(_stat_fields(pid)[_START])
+        start = _started[pid] = int(stat_fields(pid)[START])
     return pid, start
 
 
@@ -34,13 +34,14 @@ def process_alive(pid: int, start: int) -> bool:
     A pid is given to another process some time after its owner died, hence the start time; a zombie is dead.
     """
     try:
-        fields = _stat_fields(pid)
+        fields = stat_fields(pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return fields[_STATE] not in _GONE and int(fields[_START]) == start
+    return fields[STATE] not in GONE and int(fields[START]) == start
 
 
-def _stat_fields(pid: int) -> list[bytes]:
+def stat_fields(pid: int) -> list[bytes]:
+    """/proc/PID/stat behind the command name. FileNotFoundError or ProcessLookupError: there is no such process."""
     # The command name may hold blanks and parentheses (proc_pid_stat(5)): count from the last ")".
     return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
