@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import everyone_else, new_record, refuse_if_alive
+from pycni.attach.begin import EveryoneElse, new_record, refuse_if_alive
 from pycni.attach.container import open_container
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
@@ -43,7 +43,7 @@ def publish(call: Call, netconf: NetConf, conf: PortmapConf, previous: Result) -
             record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
                 backend=firewall.name
             )
-            kernel = Kernel(None, firewall, everyone_else(store, record))
+            kernel = Kernel(None, firewall, EveryoneElse(store, record))
             try:
                 _settle(store, call, record)
                 wanted = read_wanted(kernel.host, conf, previous, call.ifname)

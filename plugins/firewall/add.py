@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import begin, everyone_else, new_record
+from pycni.attach.begin import EveryoneElse, begin, new_record
 from pycni.attach.container import open_container
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment
@@ -41,7 +41,7 @@ def add(call: Call, netconf: NetConf) -> Result:
     firewall = open_firewall(conf.rules_backend)
     with open_store() as store:
         record = new_record(attachment, call, netconf, PLUGIN, netns_id).replace(backend=firewall.name)
-        kernel = Kernel(None, firewall, everyone_else(store, record))
+        kernel = Kernel(None, firewall, EveryoneElse(store, record))
         try:
             links = read_links(kernel.host, plan.host_links(previous))
             network = plan.network_rules(conf, attachment, firewall.name, plan.routing_links(links))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import ask_lease, begin, everyone_else, new_record
+from pycni.attach.begin import EveryoneElse, ask_lease, begin, new_record
 from pycni.attach.container import open_container
 from pycni.change import ops
 from pycni.cni.errors import CniError, Code
@@ -50,7 +50,7 @@ def add(call: Call, netconf: NetConf) -> Result:
                 host_links=plan.host_links(conf, attachment), backend=firewall.name
             )
             begin(store, call, record, _release_record)
-            kernel = Kernel(container, firewall, everyone_else(store, record))
+            kernel = Kernel(container, firewall, EveryoneElse(store, record))
             try:
                 return _attach(store, record, call, netconf, conf, kernel=kernel)
             finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.attach.begin import begin_with_lease, everyone_else, new_record
+from pycni.attach.begin import EveryoneElse, begin_with_lease, new_record
 from pycni.attach.container import open_container
 from pycni.change import ops
 from pycni.cni.names import Attachment, host_link_name
@@ -49,7 +49,7 @@ def add(call: Call, netconf: NetConf) -> Result:
                 return owned, result
 
             record, result = begin_with_lease(store, call, record, netconf, described)
-            kernel = Kernel(container, firewall, everyone_else(store, record))
+            kernel = Kernel(container, firewall, EveryoneElse(store, record))
             return _add(store, record, call, netconf, conf, result=result, kernel=kernel)
     finally:
         os.close(container)

@@ -19,7 +19,7 @@ from pycni.exe import build_launcher
 from pycni.exe.run import STANDALONE
 from tests.kernel import runtime_crowd
 from tests.kernel.agent_lab import DEADLINE_S, ENVIRONMENT, PYCNI, SOCKET, AgentHost
-from tests.kernel.bridge_lab import Conf, Lab
+from tests.kernel.bridge_lab import Conf, Lab, masqueraded
 from tests.kernel.test_concurrency import Crowd
 
 NAMES = ("bridge", "host-local", "static", "loopback", "portmap", "firewall")
@@ -143,7 +143,7 @@ class Load:
         for name, result in attached.items():
             answer = self.call("CHECK", name, {**self.conf, "prevResult": result})
             assert answer.ok, (name, answer)
-        assert masqueraded(lab) == set(addresses)
+        assert sorted(masqueraded(lab)) == addresses
 
     def delete_all(self) -> None:
         """The DEL of every runtime once more, and the network's GC: from here on there was never anything."""
@@ -151,14 +151,6 @@ class Load:
             answer = self.call("DEL", name)
             assert answer.ok, (name, answer)
         assert self.lab.gc(self.conf).ok
-
-
-def masqueraded(lab: Lab) -> set[str]:
-    """The container addresses in our table."""
-    listed = json.loads(lab.host.run(["nft", "-j", "list", "ruleset"]).stdout)["nftables"]
-    sets = [entry["set"] for entry in listed if "set" in entry]
-    elements = [element for one in sets if one["name"] in ("masq4", "masq6") for element in one.get("elem", ())]
-    return {element["elem"]["val"] if isinstance(element, dict) else element for element in elements}
 
 
 def seconds_until(condition: Any, deadline_s: float) -> float:

@@ -124,6 +124,14 @@ class Lab:
         return self.host.run(["nft", "list", "ruleset"]).stdout
 
 
+def masqueraded(lab: Lab) -> set[str]:
+    """The container addresses in our table."""
+    listed = json.loads(lab.host.run(["nft", "-j", "list", "ruleset"]).stdout)["nftables"]
+    sets = [entry["set"] for entry in listed if "set" in entry]
+    elements = [element for one in sets if one["name"] in ("masq4", "masq6") for element in one.get("elem", ())]
+    return {element["elem"]["val"] if isinstance(element, dict) else element for element in elements}
+
+
 def gateway_of(result: Conf, family: int) -> str:
     return str(next(ip["gateway"] for ip in result["ips"] if (":" in ip["address"]) == (family == 6)))
 

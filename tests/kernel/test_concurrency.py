@@ -7,12 +7,17 @@ import json
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from netns_fixtures import Container, assert_unchanged, can_ping
-from tests.kernel.bridge_lab import Conf, Lab, network, words
+from netns_fixtures import Container, assert_unchanged, can_ping, wait_until
+from pycni.attach.begin import EveryoneElse
+from pycni.cni.names import Attachment
+from pycni.host.firewall import open_firewall
+from pycni.store import open_store
+from tests.kernel.bridge_lab import STATE, Conf, Lab, masqueraded, network, words
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "kernel:bridge", "kernel:veth")
 
@@ -144,6 +149,35 @@ def test_comings_and_goings_leave_the_others_connected(wide: Lab) -> None:
         assert wide.call("CHECK", {**staying, "prevResult": result}, f"c{number}", **how).ok
         assert crowd.pings(number, "198.51.100.1")
     assert set(wide.records()) == {f"staying/c{number}/eth0" for number in range(5, 9)}
+
+
+def test_a_delete_beside_an_add_that_puts_everything_back(lab: Lab, c1: Container, c2: Container) -> None:
+    """After a flush: what a DEL finds gone does not come back behind it, where nobody would remove it any more."""
+    conf = network()
+    kept = [ip["address"].split("/")[0] for ip in lab.add(conf, c1)["ips"]]
+    lab.add(conf, c2)
+    lab.host.run(["nft", "flush", "ruleset"])
+
+    def put_back(own: Attachment) -> None:
+        with open_store() as store, closing(open_firewall("nftables")) as firewall:
+            record = store.attachments.get(own)
+            assert record is not None
+            with EveryoneElse(store, record) as others:
+                deletion = pool.submit(lab.delete, conf, c2)
+                wait_until(lambda: deletion.done() or is_waited_for(f"{STATE}.lock"), 10, "the DEL waits, or is done")
+                for rules in ((record.network_rules, record.attachment_rules), *others):
+                    firewall.apply_add(*rules)
+        deletion.result()
+
+    with ThreadPoolExecutor(1) as pool:
+        lab.host.in_namespace(lambda: put_back(Attachment(conf["name"], c1.name, "eth0")))
+    assert sorted(masqueraded(lab)) == sorted(kept)
+
+
+def is_waited_for(path: str) -> bool:
+    """Whether a process waits for a lock on that file (proc_locks(5))."""
+    locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    return any("->" in line and f":{os.stat(path).st_ino} " in line for line in locks)
 
 
 def test_same_id_at_the_same_time(lab: Lab, c1: Container) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
+from typing import Any, NoReturn
 
 import pytest
 
 from netns_fixtures import Host, netns_snapshot
 from pycni.firewall.nft_text import GUARD, MAIN, Table, render_elements
-from pycni.firewall.rules import AttachmentRules, Element, NetworkRules
+from pycni.firewall.rules import Element
 from tests.kernel.firewall_calls import NET1, NET2, act, add, attachment, elements, environment, listed
 
 pytestmark = pytest.mark.needs("root", "tool:nft")
@@ -75,7 +77,7 @@ def test_a_flushed_ruleset_comes_back_for_everyone(host: Host) -> None:
     before = elements(host)
     host.run(["nft", "flush", "ruleset"])
     assert act(host, lambda f: f.missing(NET1, attachment(5)))[0] == "table inet pycni of this version"
-    act(host, lambda f: f.apply_add(NET1, attachment(8, guarded=True), lambda: old))
+    act(host, lambda f: f.apply_add(NET1, attachment(8, guarded=True), nullcontext(old)))
     own = {row for row in elements(host) if row[-1] == "net1/c8/eth0"}
     assert elements(host) - own == before
 
@@ -83,11 +85,12 @@ def test_a_flushed_ruleset_comes_back_for_everyone(host: Host) -> None:
 def test_everyone_is_not_asked_while_the_table_stands(host: Host) -> None:
     """The list of all attachments, which grows with them, is only read where the table is made."""
 
-    def refuse() -> list[tuple[NetworkRules, AttachmentRules]]:
-        raise AssertionError("asked")
+    class Refusing(nullcontext[Any]):
+        def __enter__(self) -> NoReturn:
+            raise AssertionError("asked")
 
     act(host, lambda f: f.apply_add(NET1, attachment(5)))
-    act(host, lambda f: f.apply_add(NET1, attachment(6), refuse))
+    act(host, lambda f: f.apply_add(NET1, attachment(6), Refusing()))
 
 
 def other_version(table: Table) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def test_a_flushed_ruleset_comes_back_for_everyone(host: Host, backend: str) -> 
     before = rules_now(host, backend)
     host.run(["nft", "flush", "ruleset"])
     assert act(host, lambda f: f.missing(NET, old[0][1]), backend) != ()
-    act(host, lambda f: f.apply_add(NET, new, lambda: old), backend)
+    act(host, lambda f: f.apply_add(NET, new, nullcontext(old)), backend)
     assert rules_now(host, backend) == before
     assert act(host, lambda f: list(starmap(f.missing, old)), backend) == [(), ()]
 

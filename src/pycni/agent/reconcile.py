@@ -8,12 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from functools import partial
 
 from pycni.agent.ports import AgentPorts
 from pycni.agent.restoring import restore_links
+from pycni.attach.begin import EveryoneElse
 from pycni.attach.liveness import is_abandoned, is_dead
-from pycni.attach.release import rules_of_others
 from pycni.cni.errors import CniError
 from pycni.cni.value import Value
 from pycni.exe.plugins import release_record
@@ -152,7 +151,7 @@ def _restore(store: Store, record: Record, stops: tuple[str, ...]) -> tuple[str,
                     return ()
                 if missing:
                     firewall.repair()
-                    firewall.apply_add(now.network_rules, now.attachment_rules, partial(rules_of_others, store, now))
+                    firewall.apply_add(now.network_rules, now.attachment_rules, EveryoneElse(store, now))
                 if lost:
                     firewalld.add(now.attachment_rules.zone, now.attachment_rules.sources)
         return (*missing, *lost)

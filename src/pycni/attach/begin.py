@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pycni.cni.env import Call
     from pycni.cni.names import Attachment
     from pycni.firewall.rules import AttachmentRules, NetworkRules
-    from pycni.host.firewall import Everyone
     from pycni.store import Store
 
     Release = Callable[[Store, Record, str], None]
@@ -88,15 +87,35 @@ def _release(store: Store, record: Record, executable: str) -> None:
     release_record(store, record, executable)
 
 
-def everyone_else(store: Store, record: Record) -> Everyone:
-    """For the Kernel of an ADD: the rules of the host's other attachments, read where the whole ruleset is gone."""
+class EveryoneElse:
+    """For the Kernel of the ADD of *own*: the rules of the host's other attachments, where the whole ruleset is gone.
 
-    def read() -> list[tuple[NetworkRules, AttachmentRules]]:
-        from pycni.attach.release import rules_of_others  # where somebody flushed the ruleset: not an ordinary ADD's
+    While it is entered the store's lock is held, as it is by a DEL that removes rules: those of an attachment that goes
+    would be put back behind its DEL, and nobody would remove them any more.
+    """
 
-        return rules_of_others(store, record)
+    def __init__(self, store: Store, own: Record) -> None:
+        self._store = store
+        self._own = own
+        self._transaction = store.transaction()
 
-    return read
+    def __enter__(self) -> list[tuple[NetworkRules, AttachmentRules]]:
+        self._transaction.__enter__()
+        try:
+            return [
+                (one.network_rules, one.attachment_rules) for one in self._store.attachments.all() if self._has(one)
+            ]
+        except BaseException as failure:
+            self._transaction.__exit__(type(failure))
+            raise
+
+    def _has(self, record: Record) -> bool:
+        """Whether it has rules in the same packet filter, and is no longer being made nor being deleted."""
+        here = record.backend, record.boot_id, record.state
+        return record.attachment != self._own.attachment and here == (self._own.backend, self._own.boot_id, "ready")
+
+    def __exit__(self, *failure: object) -> None:
+        self._transaction.__exit__(*failure)
 
 
 def new_record(attachment: Attachment, call: Call, conf: NetConf, plugin: str, netns_id: str) -> Record:

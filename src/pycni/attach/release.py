@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycni.cni.conf import NetConf
     from pycni.cni.names import Attachment
-    from pycni.firewall.rules import AttachmentRules, NetworkRules
     from pycni.host.firewall import Firewall
     from pycni.store import Store
     from pycni.store.attachments import Record
@@ -133,17 +132,6 @@ def _strangers(firewall: Firewall, record: Record) -> bool:
     """Whether others have rules that no record speaks of, as after a lost store: their containers may be running."""
     own = {comment_of(record.attachment.owner), record.attachment.network}  # of iptables the network has the rules
     return not firewall.owners() <= own
-
-
-def rules_of_others(store: Store, own: Record) -> list[tuple[NetworkRules, AttachmentRules]]:
-    """The firewall rules of every other attachment of *own*'s backend and boot: reads all records, so only for the ADD
-    that finds the whole ruleset gone."""
-    return [
-        (record.network_rules, record.attachment_rules)
-        for record in store.attachments.all()
-        if record.attachment != own.attachment
-        and (record.backend, record.boot_id, record.state) == (own.backend, own.boot_id, "ready")
-    ]
 
 
 def attempt(failures: list[str], what: str, act: object, *args: object) -> None:

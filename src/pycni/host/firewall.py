@@ -15,11 +15,12 @@ from pycni.firewall.choose import Available, check_backend, choose_backend
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from typing import Protocol
 
     from pycni.firewall.rules import AttachmentRules, NetworkRules
 
-    Everyone = Callable[[], Iterable[tuple[NetworkRules, AttachmentRules]]]
+    Everyone = AbstractContextManager[Iterable[tuple[NetworkRules, AttachmentRules]]]
 
     class Firewall(Protocol):
         """All of it is idempotent and raises CniError 103 (with the next step) or OSError."""
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
         def apply_add(
             self, network: NetworkRules, attachment: AttachmentRules, everyone: Everyone | None = None
         ) -> None:
-            """Put in place what *attachment* needs; *everyone* is asked for the host's other attachments where the
-            whole ruleset was gone (somebody flushed it), so that they are put back too."""
+            """Put in place what *attachment* needs. *everyone* is entered where the whole ruleset was gone (somebody
+            flushed it), so that those of the host's other attachments are put back too; until it is left nobody may
+            remove any of them. It can be entered again."""
 
         def apply_delete(
             self, attachment: AttachmentRules, network: NetworkRules | None = None, others: Iterable[NetworkRules] = ()

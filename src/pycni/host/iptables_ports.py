@@ -33,12 +33,15 @@ def install(tool: Iptables, network: NetworkRules, attachment: AttachmentRules, 
     entry = entry_unit(version)
     for tried in range(TRIES):
         _make_ports_chain(tool)
-        if tool.absent([entry]):
-            for other_network, other in everyone() if everyone else ():
-                units += port_units(other_network, other, version)
-            units.append(entry)
         try:
-            tool.install(tuple(dict.fromkeys(units)))
+            if not tool.absent([entry]):
+                tool.install(units)
+            elif everyone is None:
+                tool.install([*units, entry])
+            else:
+                with everyone as rules:
+                    others = [unit for one in rules for unit in port_units(*one, version)]
+                    tool.install(tuple(dict.fromkeys((*units, *others, entry))))
         except OSError:  # somebody flushed it meanwhile
             if tried == TRIES - 1:
                 raise

@@ -173,7 +173,11 @@ class NftFirewall:
         """Make *table*, with all elements that an older version of it holds and all that *everyone* needs."""
         from pycni.host.nft_making import make_table  # not on the way of every other ADD
 
-        make_table(self._kernel, table, lambda: self._add_all(table, everyone() if everyone else ()))
+        if everyone is None:
+            make_table(self._kernel, table, lambda: True)
+            return
+        with everyone as rules:
+            make_table(self._kernel, table, lambda: self._add_all(table, rules))
 
     def _add_all(self, table: Table, all_rules: Iterable[tuple[NetworkRules, AttachmentRules]]) -> bool:
         """Add what stands in *table* of each; False where somebody removed the table meanwhile."""
