@@ -226,6 +226,11 @@ def executable(path: Path, text: str) -> Path:
     return path
 
 
+#: In C without a C library and with one, the same under sanitizers, and in Python.
+NATIVE = "c", "c-library", "c-sanitized"
+KINDS = *NATIVE, "python"
+
+
 @dataclass(frozen=True)
 class Launcher:
     """One installed launcher; *place* is its directory, short enough to hold a socket as well."""
@@ -247,18 +252,26 @@ class Launcher:
 
 @contextmanager
 def installed(kind: str) -> Iterator[Launcher]:
-    """A launcher of *kind* ("c", "c-sanitized", "python") and what it needs beside it, gone after the block."""
+    """A launcher of *kind* (one of KINDS) and what it needs beside it, gone after the block."""
     with tempfile.TemporaryDirectory(prefix="pycni-") as name:
         found = Launcher(kind, Path(name))
         if found.kind == "python":
             executable(found.path, python_text(sys.executable, *PYTHON_LAUNCHER))
         elif found.kind == "c":
             assert build_launcher.build(str(found.path)) == str(found.path)
+        elif found.kind == "c-library":
+            build_with_library(found.path)
         else:
             build_sanitized(found.path)
         if found.kind != "python":
             executable(found.place / "pycni-standalone", python_text(sys.executable, *STANDALONE))
         yield found
+
+
+def build_with_library(path: Path) -> None:
+    """As where the processor is none of bare.c's."""
+    command = ["cc", *build_launcher.FLAGS, *build_launcher.LINKING[1], "-o", str(path), build_launcher.SOURCE]
+    subprocess.run(command, check=True)
 
 
 def build_sanitized(path: Path) -> None:

@@ -20,6 +20,7 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.result import dump
 from pycni.exe.wire import Answer, Request, encode_answer, encode_request
 from tests.kernel.launcher_lab import (
+    KINDS,
     Agent,
     Launcher,
     Ran,
@@ -34,7 +35,7 @@ from tests.kernel.launcher_lab import (
 pytestmark = pytest.mark.needs("tool:cc")
 
 
-@pytest.fixture(scope="module", params=["c", "c-sanitized", "python"])
+@pytest.fixture(scope="module", params=KINDS)
 def launcher(request: pytest.FixtureRequest) -> Iterator[Launcher]:
     with installed(request.param) as found:
         yield found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,12 +17,22 @@ import pytest
 from pycni.cni.errors import Code
 from pycni.exe import build_launcher
 from pycni.exe.wire import Answer
-from tests.kernel.launcher_lab import Launcher, agent, answering, error_of, executable, installed, python_text, start
+from tests.kernel.launcher_lab import (
+    NATIVE,
+    Launcher,
+    agent,
+    answering,
+    error_of,
+    executable,
+    installed,
+    python_text,
+    start,
+)
 
 pytestmark = pytest.mark.needs("tool:cc")
 
 
-@pytest.fixture(scope="module", params=["c", "c-sanitized"])
+@pytest.fixture(scope="module", params=NATIVE)
 def native(request: pytest.FixtureRequest) -> Iterator[Launcher]:
     with installed(request.param) as found:
         yield found
@@ -81,11 +92,24 @@ class TestNativeLauncher:
 class TestBuild:
     """The launcher as a file."""
 
-    def test_source_compiles_without_a_warning(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("linking", build_launcher.LINKING, ids=["bare", "static", "dynamic"])
+    def test_source_compiles_without_a_warning(self, tmp_path: Path, linking: tuple[str, ...]) -> None:
         """Users see none, and a new compiler's opinion becomes known here."""
-        strict = ["-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+        strict = ["-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", *linking]
         command = ["cc", *build_launcher.FLAGS, *strict, "-o", str(tmp_path / "launcher"), build_launcher.SOURCE]
         subprocess.run(command, check=True)
+
+    def test_without_a_c_library_it_is_small(self, tmp_path: Path) -> None:
+        """That is what is built first, and every page of it is read at each start."""
+        path = build_launcher.build(str(tmp_path / "launcher"))
+        assert path is not None
+        assert os.path.getsize(path) < 40_000
+
+    def test_errors_have_the_words_of_the_c_library(self) -> None:
+        """Whoever searches for one finds it."""
+        known = re.findall(r'\{(E[A-Z0-9]+), "([^"]+)"\}', Path(build_launcher.BARE).read_text())
+        assert len(known) > 20
+        assert known == [(name, os.strerror(getattr(errno, name))) for name, _ in known]
 
     def test_compiled_launcher_is_recognised(self, tmp_path: Path) -> None:
         """`pycni uninstall` must know its own files, and no others."""

@@ -8,7 +8,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <linux/limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -206,6 +206,17 @@ static _Noreturn void become_standalone(char *executable)
     fail(TRY_AGAIN, "no pycni agent, and " STANDALONE " beside the plugin cannot be run: try `pycni install`", why);
 }
 
+static int64_t number(const char *digits) /* 0 for what is none, or above TIMEOUT_LIMIT_S */
+{
+    int64_t sum = 0;
+    for (; *digits; digits++) {
+        if (*digits < '0' || *digits > '9' || sum > TIMEOUT_LIMIT_S)
+            return 0;
+        sum = 10 * sum + (*digits - '0');
+    }
+    return sum;
+}
+
 int main(void)
 {
     char executable[PATH_MAX];
@@ -218,7 +229,7 @@ int main(void)
     signal(SIGPIPE, SIG_IGN); /* a caller that stopped listening gets exit code 1 like from any plugin */
 
     const char *timeout = getenv("PYCNI_TIMEOUT"), *path = getenv("CNI_NETNS"), *command = getenv("CNI_COMMAND");
-    long seconds = timeout && strlen(timeout) == strspn(timeout, "0123456789") ? strtol(timeout, NULL, 10) : 0;
+    int64_t seconds = timeout ? number(timeout) : 0;
     if (seconds >= 1 && seconds <= TIMEOUT_LIMIT_S)
         timeout_ms = seconds * 1000;
     deadline_ms = now_ms() + timeout_ms;
