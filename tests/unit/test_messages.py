@@ -65,6 +65,8 @@ def test_veth_is_what_pyroute2_encodes() -> None:
             ("IFLA_MTU", 1400),
             ("IFLA_ADDRESS", "02:00:00:00:00:02"),
             ("IFLA_NET_NS_FD", 9),
+            ("IFLA_NUM_TX_QUEUES", 1),
+            ("IFLA_NUM_RX_QUEUES", 1),
         ],
     }
     theirs = encoded(
@@ -76,6 +78,8 @@ def test_veth_is_what_pyroute2_encodes() -> None:
             ("IFLA_IFNAME", "veth1"),
             ("IFLA_MTU", 1400),
             ("IFLA_ADDRESS", "02:00:00:00:00:01"),
+            ("IFLA_NUM_TX_QUEUES", 1),
+            ("IFLA_NUM_RX_QUEUES", 1),
             (
                 "IFLA_LINKINFO",
                 {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]},

@@ -72,7 +72,7 @@ IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_TXQLEN = 1, 3, 4, 10, 12, 13
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 20, 26, 27, 28, 29
-IFLA_ALT_IFNAME = 53
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_ALT_IFNAME = 31, 32, 53
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 VETH_INFO_PEER = 1
 IFLA_BR_VLAN_FILTERING, IFLA_BR_MCAST_SNOOPING = 7, 23
@@ -295,9 +295,12 @@ def _new_link(index: int, name: str, mtu: int = 0, mac: bytes = b"", *, up: bool
 
 
 def _veth(link: bytes, peer: bytes, master: int) -> bytes:
-    data = nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, peer))
+    """Each end with one queue to send and one to receive. Unasked the kernel makes one for each processor and takes all
+    but one out of use, for which it waits twice with RTNL held (veth_init_queues, veth.c): docs/decisions/0015."""
+    queues = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
+    data = nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, peer + queues))
     info = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"veth"), data)
-    return _create(link, info, u32(IFLA_MASTER, master) if master else b"")
+    return _create(link, queues, info, u32(IFLA_MASTER, master) if master else b"")
 
 
 def _create(*parts: bytes) -> bytes:
