@@ -59,7 +59,7 @@ def test_announcement_reaches_the_other_end(here: Place, there: Place, *, change
     finally:
         ears.close()
     assert there.link("eth0").mac == link.mac
-    assert netns.inside(there.fd, sysctl.read, "net/ipv4/conf/eth0/arp_notify") == "1"
+    assert netns.inside(there.fd, sysctl.read, "net/ipv6/conf/eth0/ndisc_notify") == "1"
 
 
 def listener() -> socket.socket:

@@ -48,6 +48,7 @@ class Notices:
         self._flushed = flushed
         self._loop = asyncio.get_running_loop()
         self._lost_owners: set[str] = set()
+        self._passed_over: frozenset[int] = frozenset()
         self._nft = self._listen_to_nft()
         self._links = self._listen_to_links()
 
@@ -83,8 +84,13 @@ class Notices:
         return events
 
     def _nft_event(self, events: socket.socket) -> None:
+        own = frozenset(own_ports)
         try:
-            lost = nft_events.losses(events.recv(1 << 18), TABLE, own_ports)
+            if own != self._passed_over:
+                # The loop, awake for what an ADD did a moment ago, would take the interpreter from that ADD.
+                nft_events.pass_over(events, own)
+                self._passed_over = own
+            lost = nft_events.losses(events.recv(1 << 18), TABLE, own)
         except BlockingIOError:
             return
         except OSError:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import _socket
-import os
-import time
 from struct import pack, unpack
 
-from pycni.host import messages, netns, rtnl, sysctl
+from pycni.host import netns, rtnl, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
+    from pycni.host.announcer import Announcer
     from pycni.host.link_facts import Address, Interface
 
 AF_PACKET, SOCK_RAW = 17, 3
@@ -26,7 +24,7 @@ _ARP_REPLY = bytes.fromhex("0001080006040002")  # "is at"
 _OVERRIDE = 0x20000000  # unsolicited (RFC 4861, section 4.4)
 
 LATER_S = 0.02  # after which the plugins that follow in a list are done
-_later: Any = None  # the queue.SimpleQueue of what is to be announced, once put_off() was called
+_later: Announcer | None = None  # once put_off() was called
 
 
 def put_off() -> None:
@@ -36,46 +34,25 @@ def put_off() -> None:
     them, and it would keep the next plugin of the same list from the processor. Nobody waits for it.
     """
     global _later  # noqa: PLW0603 - a property of the process
-    import queue
-    import threading
+    from pycni.host.announcer import Announcer
 
-    _later = queue.SimpleQueue()
-    threading.Thread(target=_announce_for_ever, name="announcer", daemon=True).start()
+    _later = Announcer(LATER_S)
 
 
 def announce_from(fd: int, index: int, addresses: Sequence[Address | Interface]) -> None:
-    """Have the kernel announce what becomes of *addresses* and of the MAC of a link, and `announce` them, now or later,
-    in the network namespace *fd*."""
-    netns.inside(fd, _notify, index, {address.version for address in addresses})
+    """`announce` the *addresses* of a link, now or later, in the network namespace *fd*; have the kernel announce what
+    becomes of those of IPv6 (those of IPv4: `ops.SetUp`)."""
+    if any(address.version == 6 for address in addresses):
+        netns.inside(fd, _notify, index)
     if _later is None:
         netns.inside(fd, announce, index, addresses)
     else:
-        _later.put((time.monotonic() + LATER_S, os.dup(fd), index, addresses))
+        _later.put(fd, announce, index, addresses)
 
 
-def _notify(index: int, versions: set[int]) -> None:
-    """Before the answer: a chained plugin may change the MAC, or set these sysctls as its user wants them."""
-    if 6 in versions:
-        sysctl.write(f"net/ipv6/conf/{_socket.if_indextoname(index)}/ndisc_notify", "1")
-    if 4 in versions:
-        with rtnl.Netlink() as socket:
-            socket.request(messages.set_link(index, arp_notify=True))
-
-
-def _announce_for_ever() -> None:
-    import traceback
-
-    while True:
-        due, fd, *what = _later.get()
-        time.sleep(max(0.0, due - time.monotonic()))
-        try:
-            netns.inside(fd, announce, *what)
-        except OSError:
-            pass  # the container has gone meanwhile
-        except Exception as failure:  # a bug must not cost the thread
-            traceback.print_exception(failure)
-        finally:
-            os.close(fd)
+def _notify(index: int) -> None:
+    """Before the answer: a chained plugin may change the MAC, or set this sysctl as its user wants it."""
+    sysctl.write(f"net/ipv6/conf/{_socket.if_indextoname(index)}/ndisc_notify", "1")
 
 
 def announce(index: int, addresses: Sequence[Address | Interface]) -> None:

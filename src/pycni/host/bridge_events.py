@@ -13,13 +13,25 @@ from pycni.host.link_events import (
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_LINK,
     LinkEvents,
-    as_loaded,
 )
 from pycni.host.messages import RTM_DELLINK, RTM_NEWLINK
+from pycni.host.socket_filter import (
+    DROP,
+    JUMP_EQUAL,
+    LOAD_BYTE,
+    LOAD_HALF,
+    LOAD_NUMBER,
+    LOAD_WORD,
+    LOAD_WORD_AT_X,
+    LOAD_X,
+    PASS,
+    TO_X,
+    as_loaded,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pycni.host.link_events import Instruction
+    from pycni.host.socket_filter import Instruction
 
 GROUPS = RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR
 KINDS = b"bridge", b"vxlan"
@@ -31,34 +43,32 @@ def listen() -> LinkEvents:
 
 
 def bridges_program() -> list[Instruction]:
-    """The filter as classic BPF, see `link_events.wanted_program`. Pure.
+    """The filter, see socket_filter. Pure.
 
     Addresses that went pass, and links whose kind begins as one of KINDS. Of a port's own notices (AF_BRIDGE) none.
     The kernel finds an attribute by itself: from A on, of the type in X; where it is comes to A, 0: nowhere
     (SKF_AD_NLATTR and SKF_AD_NLATTR_NEST, linux/filter.h).
     """
-    load_word, load_half, load_byte, load_number, load_x = 0x20, 0x28, 0x30, 0x00, 0x01  # linux/bpf_common.h
-    load_word_at_x, jump_equal, to_x, answer = 0x40, 0x15, 0x07, 0x06
     find, find_inside = 0xFFFFF000 + 12, 0xFFFFF000 + 16
     bridge, vxlan = (int.from_bytes(kind[:4], "big") for kind in KINDS)
     return [
-        (load_half, 0, 0, 4),  # nlmsg_type
-        (jump_equal, 15, 0, as_loaded(RTM_DELADDR)),
-        (jump_equal, 1, 0, as_loaded(RTM_NEWLINK)),
-        (jump_equal, 0, 14, as_loaded(RTM_DELLINK)),
-        (load_byte, 0, 0, 16),  # ifi_family
-        (jump_equal, 12, 0, messages.AF_BRIDGE),
-        (load_x, 0, 0, messages.IFLA_LINKINFO),
-        (load_number, 0, 0, 16 + messages.IFINFOMSG.size),
-        (load_word, 0, 0, find),
-        (jump_equal, 8, 0, 0),
-        (load_x, 0, 0, messages.IFLA_INFO_KIND),
-        (load_word, 0, 0, find_inside),
-        (jump_equal, 5, 0, 0),
-        (to_x, 0, 0, 0),
-        (load_word_at_x, 0, 0, 4),
-        (jump_equal, 1, 0, bridge),
-        (jump_equal, 0, 1, vxlan),
-        (answer, 0, 0, 0xFFFFFFFF),
-        (answer, 0, 0, 0),
+        (LOAD_HALF, 0, 0, 4),  # nlmsg_type
+        (JUMP_EQUAL, 15, 0, as_loaded(RTM_DELADDR)),
+        (JUMP_EQUAL, 1, 0, as_loaded(RTM_NEWLINK)),
+        (JUMP_EQUAL, 0, 14, as_loaded(RTM_DELLINK)),
+        (LOAD_BYTE, 0, 0, 16),  # ifi_family
+        (JUMP_EQUAL, 12, 0, messages.AF_BRIDGE),
+        (LOAD_X, 0, 0, messages.IFLA_LINKINFO),
+        (LOAD_NUMBER, 0, 0, 16 + messages.IFINFOMSG.size),
+        (LOAD_WORD, 0, 0, find),
+        (JUMP_EQUAL, 8, 0, 0),
+        (LOAD_X, 0, 0, messages.IFLA_INFO_KIND),
+        (LOAD_WORD, 0, 0, find_inside),
+        (JUMP_EQUAL, 5, 0, 0),
+        (TO_X, 0, 0, 0),
+        (LOAD_WORD_AT_X, 0, 0, 4),
+        (JUMP_EQUAL, 1, 0, bridge),
+        (JUMP_EQUAL, 0, 1, vxlan),
+        PASS,
+        DROP,
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _socket
 import errno
-from struct import pack
 
 from pycni.change.forwarding import PROTOCOL, NeighbourEntry
 from pycni.cni.value import Value
@@ -25,6 +24,7 @@ from pycni.host.inet_messages import (
     RTM_NEWROUTE,
 )
 from pycni.host.messages import RTM_DELLINK, RTM_NEWLINK
+from pycni.host.socket_filter import DROP, JUMP_ANY, JUMP_EQUAL, LOAD_BYTE, LOAD_HALF, PASS, as_loaded, attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
     from pycni.change.forwarding import Entry
     from pycni.host.link_facts import Link
-
-    Instruction = tuple[int, int, int, int]
+    from pycni.host.socket_filter import Instruction
 
 NETLINK_ROUTE = 0
 RTNLGRP_LINK, RTNLGRP_NEIGH = 1, 3  # linux/rtnetlink.h
@@ -42,7 +41,7 @@ GROUPS = (
     *(RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR),
     *(RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE),
 )
-SOL_SOCKET, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 1, 26, 33
+SOL_SOCKET, SO_RCVBUFFORCE = 1, 33
 # A thousand notices; one takes less than 2 KiB of it, and that of a link as much as 4.
 RECEIVE_BUFFER = 4 << 20
 LARGEST = 65536  # bytes of one datagram
@@ -75,7 +74,7 @@ class LinkEvents:
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         try:
             self._socket.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-            _attach(self._socket, program or wanted_program())
+            attach(self._socket, program or wanted_program())
             self._socket.bind((0, sum(1 << (group - 1) for group in groups)))
             self._socket.setblocking(False)
         except BaseException:
@@ -146,36 +145,22 @@ def _gone_neighbour(payload: bytes) -> tuple[int, Entry | None]:
 
 
 def wanted_program() -> list[Instruction]:
-    """The filter as classic BPF: (code, jump if true, jump if false, operand) of each instruction. Pure.
+    """The filter, see socket_filter. Pure.
 
     Of routes those of our protocol pass, of new neighbours those that somebody wrote (no state but these two is
     written), and everything else.
     """
-    load_half, load_byte, jump_equal, jump_any, answer = 0x28, 0x30, 0x15, 0x45, 0x06  # linux/bpf_common.h
     kind, state, protocol = 4, 16 + 8, 16 + 5  # in struct nlmsghdr, and behind it in ndmsg and rtmsg
     return [
-        (load_half, 0, 0, kind),
-        (jump_equal, 3, 0, as_loaded(RTM_NEWNEIGH)),
-        (jump_equal, 4, 0, as_loaded(RTM_NEWROUTE)),
-        (jump_equal, 3, 0, as_loaded(RTM_DELROUTE)),
-        (answer, 0, 0, 0xFFFFFFFF),
-        (load_half, 0, 0, state),
-        (jump_any, 2, 3, as_loaded(NUD_PERMANENT | NUD_NOARP)),
-        (load_byte, 0, 0, protocol),
-        (jump_equal, 0, 1, PROTOCOL),
-        (answer, 0, 0, 0xFFFFFFFF),
-        (answer, 0, 0, 0),
+        (LOAD_HALF, 0, 0, kind),
+        (JUMP_EQUAL, 3, 0, as_loaded(RTM_NEWNEIGH)),
+        (JUMP_EQUAL, 4, 0, as_loaded(RTM_NEWROUTE)),
+        (JUMP_EQUAL, 3, 0, as_loaded(RTM_DELROUTE)),
+        PASS,
+        (LOAD_HALF, 0, 0, state),
+        (JUMP_ANY, 2, 3, as_loaded(NUD_PERMANENT | NUD_NOARP)),
+        (LOAD_BYTE, 0, 0, protocol),
+        (JUMP_EQUAL, 0, 1, PROTOCOL),
+        PASS,
+        DROP,
     ]
-
-
-def as_loaded(number: int) -> int:
-    """*number*, 16 bits of a netlink header, as an operand: BPF takes them for big-endian, and they are in the host's
-    order."""
-    return int.from_bytes(pack("=H", number), "big")
-
-
-def _attach(sock: _socket.socket, program: Sequence[Instruction]) -> None:
-    from array import array
-
-    code = array("B", b"".join(pack("=HBBI", *one) for one in program))
-    sock.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, pack("HP", len(program), code.buffer_info()[0]))  # struct sock_fprog

@@ -8,12 +8,14 @@ from pycni.cni.value import Value
 from pycni.firewall import elements
 from pycni.firewall.tunnel_text import TUNNELS
 from pycni.host import netlink
+from pycni.host.socket_filter import DROP, JUMP_EQUAL, LOAD_WORD, PASS, as_loaded, attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
     from pycni.firewall.rules import Element
+    from pycni.host.socket_filter import Instruction
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
 NFNLGRP_NFTABLES = 7  # linux/netfilter/nfnetlink.h
@@ -22,6 +24,7 @@ NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET = 2, 5, 8, 1
 NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = 12, 14
 NFTA_TABLE_NAME = 1  # and NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE
 NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 2, 3
+_PORT = 12  # nlmsg_pid, in struct nlmsghdr
 _NFGENMSG = 4  # family, version, resource id
 
 
@@ -35,6 +38,17 @@ def listen() -> _socket.socket:
         sock.close()
         raise
     return sock
+
+
+def pass_over(sock: _socket.socket, ports: Iterable[int]) -> None:
+    """From now on *sock*, which `listen` made, does not receive what the sockets with these port ids did.
+
+    All that one datagram tells of was one transaction's (nft_commit_notify, nf_tables_api.c).
+    """
+    program: list[Instruction] = [(LOAD_WORD, 0, 0, _PORT)]
+    for port in ports:
+        program += [(JUMP_EQUAL, 0, 1, as_loaded(port, 4)), DROP]
+    attach(sock, [*program, PASS])
 
 
 class SetChange(Value):
