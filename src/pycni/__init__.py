@@ -5,3 +5,5 @@ The parts, lowest first: `cni` (the protocol), `change` (plan, apply, undo), `fi
 """
 
 __version__ = "0.1.0"
+#: Whether all threads of this process live in the network namespace it began in, but for visits (host/netns.py).
+stays_home = False

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import pycni
 from netns_fixtures import Namespace, wait_until
 from pycni.cni.errors import CniError, Code
 from pycni.host import netns, rtnl, sysctl
@@ -281,3 +282,63 @@ def test_key_outside_of_proc_sys_is_refused(key: str) -> None:
         sysctl.read(key)
     with pytest.raises(OSError, match="not a key"):
         sysctl.write(key, "x")
+
+
+# -- a process that stays at home --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def staying(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in an executable or the agent; what is kept of home is forgotten again."""
+    monkeypatch.setattr(pycni, "stays_home", True)
+    monkeypatch.setattr(netns, "_home", None)
+    monkeypatch.setattr(sysctl, "_directories", {})
+    yield
+    for opened in ([netns._home[0]] if netns._home else []) + list(sysctl._directories.values()):
+        os.close(opened)
+
+
+@pytest.mark.usefixtures("staying")
+def test_who_stays_home_sees_where_a_visit_is(make_namespace: Callable[..., Namespace]) -> None:
+    """At home, on a visit, on a visit from a visit, and back on each way: its own namespace and its own sysctls."""
+    key = "net/ipv4/conf/all/arp_notify"
+    places = [make_namespace() for _ in range(3)]
+    for number, place in enumerate(places):
+        place.sysctl(key, str(number % 2))
+    opened = [netns.open_netns(place.path) for place in places]
+    names = [netns.identity(one) for one in opened]
+
+    def seen() -> tuple[str, str | None]:
+        return netns.own_identity(), sysctl.read(key)
+
+    def visit() -> list[tuple[str, str | None]]:
+        return [seen(), netns.inside(opened[2], seen), seen()]
+
+    try:
+        told = places[0].in_namespace(lambda: [seen(), *netns.inside(opened[1], visit), seen()])
+        assert told == [(names[at], str(at % 2)) for at in (0, 1, 2, 1, 0)]
+        places[0].in_namespace(lambda: netns.inside(opened[2], sysctl.write, key, "1"))
+        assert [place.sysctl(key) for place in places] == ["0", "1", "1"]
+    finally:
+        for one in opened:
+            os.close(one)
+
+
+@pytest.mark.usefixtures("staying")
+def test_who_stays_home_sees_links_that_come_and_go(namespace: Namespace) -> None:
+    """What is kept are directories, not what is in them; a key that is not there is None, and ENOENT when written."""
+    key = "net/ipv6/conf/br0/disable_ipv6"
+
+    def life() -> list[str | None]:
+        out = [sysctl.read(key)]
+        for _ in range(2):
+            namespace.ip("link", "add", "br0", "type", "bridge")
+            sysctl.write(key, "1")
+            out.append(sysctl.read(key))
+            namespace.ip("link", "delete", "br0")
+            out.append(sysctl.read(key))
+        return [*out, sysctl.read("net/nothing/at/all")]
+
+    assert namespace.in_namespace(life) == [None, "1", None, "1", None, None]
+    with pytest.raises(FileNotFoundError):
+        namespace.in_namespace(lambda: sysctl.write(key, "1"))

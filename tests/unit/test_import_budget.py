@@ -70,7 +70,7 @@ BUDGET = {
     ("overlay", "delete"): (85, 27),
     ("portmap", "add"): (60, 26),
     ("portmap", "check"): (54, 26),
-    ("portmap", "delete"): (54, 26),
+    ("portmap", "delete"): (55, 27),
     ("tuning", "add"): (48, 26),
     ("tuning", "delete"): (32, 24),
     ("bandwidth", "add"): (51, 26),

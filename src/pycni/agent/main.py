@@ -250,6 +250,7 @@ def run(load: Load) -> None:
     connect.keep_open()
     remove_in_groups()
     netfilter_socket.keep_open()
+    pycni.stays_home = True
     arp.put_off()
     inherited = notify.activated_socket(os.environ, os.getpid())
     listener = Listener.activated(inherited) if inherited else Listener.made(load().socket)

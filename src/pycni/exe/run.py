@@ -42,6 +42,7 @@ def main() -> int:
     if not os.environ.get("CNI_COMMAND"):
         sys.stderr.write(about(plugin))
         return 0
+    pycni.stays_home = True
     code, text = answer(plugin, os.environ, lambda: read_all(0), executable=sys.argv[0])
     try:
         write_all(1, text.encode())

@@ -10,13 +10,17 @@ import os
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 STATE, START = 0, 19  # proc_pid_stat(5): fields 3 and 22, counted from behind the command name
+_boot_id = ""
 _started: dict[int, int] = {}  # of this process; another pid after a fork
 GONE = (b"Z", b"X")  # exited: a zombie only waits for its parent
 
 
 def boot_id() -> str:
     """The random id the kernel drew when it booted, for example "562d49da-3035-4a1e-8f7f-3015a350c1a2"."""
-    return _read(_BOOT_ID).decode().strip()
+    global _boot_id  # noqa: PLW0603 - no process outlives it
+    if not _boot_id:
+        _boot_id = _read(_BOOT_ID).decode().strip()
+    return _boot_id
 
 
 def own_process() -> tuple[int, int]:
