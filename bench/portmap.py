@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ if not __package__:  # run as a file
 
 from bench import portmap_report, setting
 from bench.add_del import BRIDGE_PORTS, settle, show
+from bench.calm import Calm
 from bench.portmap_parties import EXISTING_PORTS, Chain, Netavark, Party, Ports, Taken, netavark_plugins
 from bench.portmap_report import EMPTY, NETAVARK, ONE, OURS, RANGE, REFERENCE
 from bench.sides import Side, agent_plugins, reference_plugins, standalone_plugins
 
 MEASURED = "measured"
 SINGLE = [Ports(ONE, 1), Ports("10", 10), Ports("100", 100)]
+CALM_S = 180.0  # seconds of waiting, in all
 WIDE = Ports(RANGE, 10_000, is_range=True)
 PLUGINS = {OURS[0]: standalone_plugins, OURS[1]: agent_plugins, REFERENCE: reference_plugins}
 QUICK = {"rounds": 5, "netavark_rounds": 1, "existing": 100, "existing_rounds": 5}
@@ -72,10 +74,13 @@ def measure_existing(existing: int, rounds: int) -> Figures:
         for party in parties.values():
             _life(party, SINGLE[0])
         settle()
+        # A container that has come up says so to every port of its bridge, some milliseconds later: next to a thousand
+        # that would be measured with whatever call comes next, on another side.
+        calm = Calm(CALM_S)
         found: Figures = {}
         for number in range(rounds):
             show(f"next to {existing}: round {number + 1} of {rounds}", fleeting=True)
-            _turns(parties, SINGLE[0], number, found)
+            _turns(parties, SINGLE[0], number, found, calm.wait)
         return found
 
 
@@ -89,8 +94,11 @@ def _life(party: Party, ports: Ports) -> tuple[Taken, Taken]:
     return party.attach(MEASURED, ports), party.detach(MEASURED, ports)
 
 
-def _turns(parties: dict[str, Party], ports: Ports, number: int, found: Figures) -> None:
-    """One ADD on each side, then one DEL; each side begins in its turn, and every neighbourhood has both orders."""
+def _turns(
+    parties: dict[str, Party], ports: Ports, number: int, found: Figures, rest: Callable[[], None] = lambda: None
+) -> None:
+    """One ADD on each side, then one DEL; each side begins in its turn, and every neighbourhood has both orders. *rest*
+    is called before each."""
     names = list(parties)
     order = names[number % len(names) :] + names[: number % len(names)]
     if number // len(names) % 2:
@@ -98,6 +106,7 @@ def _turns(parties: dict[str, Party], ports: Ports, number: int, found: Figures)
     for command in portmap_report.COMMANDS:
         for name in order:
             party = parties[name]
+            rest()
             taken = (party.attach if command == "ADD" else party.detach)(MEASURED, ports)
             of_side = found.setdefault(command, {}).setdefault(name, {"wall": [], "cpu": []})
             of_side["wall"].append(taken.wall)
