@@ -87,8 +87,9 @@ def _add(
 
 
 def read_facts(store: Store, record: Record, conf: BridgeConf, want: plan.Wanted, kernel: Kernel) -> plan.BridgeFacts:
-    link = kernel.find(ops.HOST, conf.gateway_link) if conf.is_gateway else None
-    if link is not None and link.name == conf.bridge and link.kind != "bridge":
+    bridge = kernel.find(ops.HOST, conf.bridge)
+    link = bridge if conf.gateway_link == conf.bridge else kernel.find(ops.HOST, conf.gateway_link)
+    if not conf.is_gateway or (link is not None and link.name == conf.bridge and link.kind != "bridge"):
         link = None  # EnsureBridge refuses it: its addresses do not matter
     addresses = kernel.host.addresses(link.index) if link is not None else ()
     ours = link is not None and link.alias == bridge_alias(record.attachment.network)
@@ -98,7 +99,7 @@ def read_facts(store: Store, record: Record, conf: BridgeConf, want: plan.Wanted
         uplink_mtu=0 if conf.mtu else (rtnl.uplink_mtu(kernel.host) or 0),
         gateway_addresses=addresses,
         replaceable=unwanted and not store.attachments.has_others_on_bridge(record.attachment, conf.bridge),
-        bridge_mac=_bridge_mac(record, conf.bridge),
+        bridge_mac=_bridge_mac(record, conf.bridge) if bridge is None else b"",
     )
 
 
@@ -121,9 +122,11 @@ def _interfaces(conf: BridgeConf, call: Call, record: Record, kernel: Kernel) ->
     names = [(ops.HOST, conf.bridge), (ops.HOST, record.host_links[0]), (ops.CONTAINER, call.ifname)]
     if conf.gateway_link != conf.bridge:
         names.append((ops.HOST, conf.gateway_link))
-    # Only those of the pair are what they were: MAC and MTU of a bridge that others made may follow its ports.
-    own = record.host_links[0], call.ifname
-    links = [(where, kernel.known(where, name) if name in own else kernel.link(where, name)) for where, name in names]
+    known = [(where, kernel.known(where, name)) for where, name in names]
+    # MAC and MTU of a bridge that others made may follow its ports; of ours both were set.
+    links = [
+        (where, link if link.kind == "veth" or link.alias else kernel.link(where, link.name)) for where, link in known
+    ]
     return tuple(
         Interface(
             name=link.name,

@@ -6,6 +6,7 @@ from ipaddress import ip_interface, ip_network
 
 from pycni.change.ops import (
     CONTAINER,
+    HOST,
     AddAddress,
     AddRoute,
     Announce,
@@ -23,6 +24,7 @@ from pycni.change.ops import (
     SetPortVlans,
     SetSysctl,
     SetUp,
+    no_ipv6,
 )
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import alias, bridge_alias, host_link_name
@@ -111,12 +113,12 @@ def plan_add(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: Brid
             alias=alias(attachment),
         )
     )
-    # a container with NET_RAW could otherwise send router advertisements to the host (CVE-2020-13401)
-    ops.append(EnsureSysctl(f"net/ipv6/conf/{host}/accept_ra", "0", optional=True))
+    ops.append(no_ipv6(host))
     if conf.vlan_filtering:
         ops.append(SetPortVlans(host, conf.vlan, conf.trunk, keep_default=conf.keep_default_vlan or not conf.vlan))
     if conf.hairpin or conf.port_isolation:
         ops.append(SetPort(host, conf.hairpin, conf.port_isolation))
+    ops.append(SetUp(HOST, host))
     ops += plan_container(conf, attachment, want)
     if conf.dad and conf.container_up:
         # before the firewall: an address that turns out to be another container's has rules of that one's

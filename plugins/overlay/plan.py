@@ -6,6 +6,7 @@ from ipaddress import ip_interface, ip_network
 
 from pycni.change.ops import (
     CONTAINER,
+    HOST,
     AddAddress,
     AddRoute,
     Announce,
@@ -19,6 +20,7 @@ from pycni.change.ops import (
     SetPort,
     SetSysctl,
     SetUp,
+    no_ipv6,
 )
 from pycni.change.tunnels import EnsureOffload, EnsureVxlan
 from pycni.cni.errors import CniError, Code
@@ -194,7 +196,7 @@ def plan_attachment(
         mac=container_mac(conf, want),
         alias=alias(attachment),
     )
-    ops: list[Op] = [made, EnsureSysctl(f"net/ipv6/conf/{host}/accept_ra", "0", optional=True)]
+    ops: list[Op] = [made, no_ipv6(host), SetUp(HOST, host)]
     ops += _container_end(attachment.ifname, want.addresses(CONTAINER_END))
     for second in more:
         ops += _gateway_link(conf, attachment, second, want, uplink_mtu)
@@ -251,8 +253,9 @@ def _gateway_link(
             mac=endpoint_mac(ip.address.ip for ip in ips),
             alias=alias(attachment),
         ),
-        EnsureSysctl(f"net/ipv6/conf/{host}/accept_ra", "0", optional=True),
+        no_ipv6(host),
         SetPort(host, hairpin=None, isolated=True),
+        SetUp(HOST, host),
         *_container_end(ifname, ips),
     )
 

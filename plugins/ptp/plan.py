@@ -120,7 +120,8 @@ def plan_host(link: str, result: Result) -> tuple[Op, ...]:
         # The host asks for the container's MAC from a link-local address when it forwards (ndisc_solicit, ndisc.c),
         # and that of the kernel's choice is not usable before a duplicate address detection of two seconds.
         addresses[LINK_LOCAL] = None
-    ops: list[Op] = [AddAddress(link, address, where=HOST) for address in addresses]
+    ops: list[Op] = [SetUp(HOST, link)]
+    ops += [AddAddress(link, address, where=HOST) for address in addresses]
     ops += [AddRoute(link, Route(dst=_alone(ip.address.ip)), where=HOST) for ip in result.ips]
     return tuple(ops)
 

@@ -33,9 +33,10 @@ class Steps:
         original = getattr(owner, name)
 
         def step(*args: Any, **named: Any) -> Any:
-            what = (
-                f"{name} {type(args[1]).__name__}" if name == "do" else f"{name} {args[0]}" if name == "ask" else name
-            )
+            what = f"{name} {args[0]}" if name == "ask" else name
+            if name in ("do", "do_together"):
+                together = args[1] if name == "do_together" else [args[1]]
+                what = f"do {' '.join(type(op).__name__ for op in together)}"
             self._event(f"before {what}", args)
             answer = original(*args, **named)
             self._event(f"after {what}", ())
@@ -61,7 +62,8 @@ class Steps:
 
         failure = OSError(errno.EIO, "planted")
         if what.startswith("before do "):
-            raise kernel_error(args[1], failure) from failure  # as Kernel.do tells it
+            op = args[1][-1] if isinstance(args[1], list) else args[1]
+            raise kernel_error(op, failure) from failure  # as Kernel.do tells it
         raise failure
 
 
@@ -118,6 +120,7 @@ def main() -> int:
 
     steps = Steps(action, int(number))
     steps.wrap(Kernel, "do")
+    steps.wrap(Kernel, "do_together")
     steps.wrap(Removal, "_remove_one")
     steps.wrap(delegate, "ask")
     for firewall in (NftFirewall, IptablesFirewall):

@@ -118,17 +118,18 @@ def test_link_that_is_no_bridge_is_refused(lab: Lab, c1: Container) -> None:
 
 
 def test_host_takes_no_router_advertisements_from_containers(lab: Lab, c1: Container) -> None:
-    """accept_ra is off on the bridge and on the host link: a container could send them (CVE-2020-13401)."""
+    """accept_ra is off on the bridge, and IPv6 on the host link: a container could send them (CVE-2020-13401)."""
     result = lab.add(network(), c1)
-    for name in ("cni1", result["interfaces"][1]["name"]):
-        assert lab.host.sysctl(f"net/ipv6/conf/{name}/accept_ra") == "0"
+    assert lab.host.sysctl("net/ipv6/conf/cni1/accept_ra") == "0"
+    assert lab.host.sysctl(f"net/ipv6/conf/{result['interfaces'][1]['name']}/disable_ipv6") == "1"
 
 
 def test_a_port_has_no_ipv6_address_of_its_own(lab: Lab, c1: Container) -> None:
-    """Nobody could reach it; the bridge and the container's end have theirs."""
+    """Nor routes: nobody could reach it; the bridge and the container's end have theirs."""
     lab.add(network(), c1)
     port = next(link["ifname"] for link in lab.host.ip_json("link", "show", "type", "veth"))
     assert lab.host.ip_json("-6", "addr", "show", "dev", port) == []
+    assert lab.host.ip_json("-6", "route", "show", "table", "all", "dev", port) == []
     assert lab.host.ip_json("-6", "addr", "show", "dev", "cni1") != []
     assert c1.ip_json("-6", "addr", "show", "dev", "eth0") != []
 

@@ -72,7 +72,8 @@ def test_every_failing_step_of_add_is_undone(faulty: Faulty, c1: Container) -> N
     lab = faulty.lab
     before = lab.traces(c1)
     events = faulty.events("ADD", c1)
-    assert sum("before do" in event for event in events) >= 20
+    assert sum("before do" in event for event in events) >= 17
+    assert "before do AddAddress AddAddress SetUp AddRoute AddRoute" in events
     lab.delete(CONF, c1)
     assert lab.gc(CONF).ok
     lab.host.sysctl("net/ipv4/ip_forward", "0")

@@ -47,15 +47,24 @@ def begin_with_lease(
     """
     from pycni.ipam import delegate  # chained plugins have none
 
-    _settle(store, call, fresh)
     here = delegate.of_this_host(call, conf) if conf.ipam.text("type") else None
-    if here is not None or not conf.ipam.text("type"):
+    if here is None and conf.ipam.text("type"):
+        return _begin_with_foreign_lease(store, call, fresh, conf, described)
+    while True:
         with store.transaction():
-            lease = _with_dns(conf, here.add(call, conf, store) if here is not None else Result())
-            record, wanted = described(fresh, lease)
-            store.attachments.begin(record)
-        return record, wanted
-    store.attachments.begin(fresh)
+            if store.attachments.get(fresh.attachment) is None:
+                lease = _with_dns(conf, here.add(call, conf, store) if here is not None else Result())
+                record, wanted = described(fresh, lease)
+                store.attachments.insert(record)
+                return record, wanted
+        _settle(store, call, fresh)  # or CniError
+
+
+def _begin_with_foreign_lease(
+    store: Store, call: Call, fresh: Record, conf: NetConf, described: Callable[[Record, Result], tuple[Record, T]]
+) -> tuple[Record, T]:
+    """`begin_with_lease` where the IPAM plugin keeps its addresses elsewhere."""
+    begin(store, call, fresh)
     lease = ask_lease(store, fresh, call, conf)
     try:
         record, wanted = described(fresh, lease)

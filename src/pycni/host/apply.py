@@ -7,7 +7,7 @@ import sys
 
 from pycni.change import ops
 from pycni.cni.errors import CniError, Code
-from pycni.host import arp, inet_messages, messages, netns, rtnl, sysctl
+from pycni.host import inet_messages, link_requests, messages, netns, rtnl, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pycni.change.ops import Op
     from pycni.host.firewall import Everyone, Firewall
+    from pycni.host.link_requests import LinkRequest
 
 PORT_DEADLINE_S = 5.0  # linkwatch tells the bridge of a carrier within a second (link_watch.c); the rest is load
 DAD_DEADLINE_S = 10.0
@@ -29,9 +30,10 @@ def apply_plan(plan: Sequence[Op], kernel: Kernel, inverses: list[Op]) -> None:
 
     An inverse is noted after its operation: EEXIST would be somebody else's object.
     """
-    for op in plan:
-        back = kernel.do(op)
-        if back is not None:
+    for together in link_requests.grouped(plan):
+        if len(together) > 1:
+            kernel.do_together(together)
+        elif (back := kernel.do(together[0])) is not None:
             inverses.append(back)
 
 
@@ -78,6 +80,16 @@ class Kernel:
             from pycni.host.kernel_words import kernel_error
 
             raise kernel_error(op, failure) from failure
+
+    def do_together(self, together: Sequence[Any]) -> None:
+        """Carry out operations that `link_requests.grouped` put together: also those after one that is refused."""
+        requests = [self._request(op) for op in together]
+        try:
+            self.socket(together[0].where).request(*requests)
+        except OSError as failure:
+            from pycni.host.kernel_words import kernel_error
+
+            raise kernel_error(together[getattr(failure, "position", 0)], failure) from failure
 
     def link(self, where: str, name: str) -> rtnl.Link:
         """As it is now. CniError 999 when there is no such link."""
@@ -208,7 +220,7 @@ class Kernel:
             return None
         if before == op.value:
             return None
-        sysctl.write(op.key, op.value)
+        sysctl.write_only(op.key, op.value)
         return None if before is None else ops.EnsureSysctl(op.key, before, optional=True)
 
     # ---- owned: the veth pair, its port, the container's side ----------------------------------------------------
@@ -224,16 +236,9 @@ class Kernel:
             peer_mac=op.mac,
             host_up=False,
         )
-        steps = [pair, messages.set_link(op.host, alias=op.alias, up=True)]
-        if op.bridge:
-            # A port never receives by itself, so an IPv6 address of its own is of no use; but each is four routes, and
-            # the kernel walks all of the host's whenever a link comes or goes: 2 ms next to 1000 ports.
-            steps.insert(1, messages.set_link(op.host, link_local=False))
         try:
-            self.host.request(*steps)
+            self.host.request(pair, messages.set_link(op.host, alias=op.alias))
         except OSError as failure:
-            if failure.errno == errno.EAFNOSUPPORT:  # no IPv6 here: all other steps were done
-                return ops.DeleteLink(op.host)
             if getattr(failure, "position", 0):  # it was made, and refuses its alias
                 self._delete_link(ops.DeleteLink(op.host))
             raise
@@ -267,36 +272,14 @@ class Kernel:
         if not (op.optional and sysctl.read(op.key) is None):
             sysctl.write(op.key, op.value)
 
-    def _add_address(self, op: ops.AddAddress) -> None:
-        index = self._of(op.where, op.link)
-        added = inet_messages.new_address(index, op.address, nodad=not op.dad, prefix_route=op.on_link)
-        self.socket(op.where).request(added)
+    def _send(self, op: LinkRequest) -> None:
+        self.socket(op.where).request(self._request(op))
 
-    def _set_up(self, op: ops.SetUp) -> None:
-        index = self._of(op.where, op.link)
-        steps = [messages.set_link(index, up=True)]
-        if op.arp_notify:
-            # Afterwards: what it announces in coming up is a broadcast, 6 ms next to 1000 ports.
-            steps.append(messages.set_link(index, arp_notify=True))
-        self.socket(op.where).request(*steps)
-
-    def _add_route(self, op: ops.AddRoute) -> None:
-        route = op.route
-        self.socket(op.where).request(
-            inet_messages.new_route(
-                route.dst,
-                gw=route.gw,
-                oif=self._of(op.where, op.link),
-                metric=route.priority,
-                table=route.table if route.table is not None else inet_messages.RT_TABLE_MAIN,
-                scope=route.scope,
-                mtu=route.mtu,
-                advmss=route.advmss,
-                src=op.src,
-                # A container on two networks has two default routes; the newest is used, as with the reference.
-                prepend=True,
-            )
-        )
+    def _request(self, op: LinkRequest) -> bytes:
+        known = self._links.get((op.where, op.link))
+        if known is None and isinstance(op, ops.SetUp):
+            return link_requests.request_of(op, op.link)
+        return link_requests.request_of(op, known.index if known is not None else self._of(op.where, op.link))
 
     def _await_up(self, op: ops.AwaitUp) -> None:
         state = self.host.wait_up(self._of(ops.HOST, op.link), PORT_DEADLINE_S)
@@ -308,8 +291,10 @@ class Kernel:
             )
 
     def _await_port(self, op: ops.AwaitPort) -> None:
-        index = self._of(ops.HOST, op.link)
-        state = self.host.wait_port_forwarding(index, PORT_DEADLINE_S)
+        link = self.find(ops.HOST, op.link)
+        if link is not None and link.forwarding:
+            return
+        state = "gone" if link is None else self.host.wait_port_forwarding(link.index, PORT_DEADLINE_S)
         if state is not None:
             raise CniError(
                 Code.INTERNAL,
@@ -334,6 +319,8 @@ class Kernel:
                 pass  # the host never spoke to that address
 
     def _announce(self, op: ops.Announce) -> None:
+        from pycni.host import arp  # not for an address that is used for the first time
+
         assert self._fd is not None, "an announcement comes from a container"
         arp.announce_from(self._fd, self._of(ops.CONTAINER, op.link), op.addresses)
 
@@ -356,9 +343,9 @@ _ACTS: dict[type[Op], Any] = {
     ops.SetPort: Kernel._set_port,
     ops.SetPortVlans: Kernel._set_port_vlans,
     ops.SetSysctl: Kernel._set_sysctl,
-    ops.AddAddress: Kernel._add_address,
-    ops.SetUp: Kernel._set_up,
-    ops.AddRoute: Kernel._add_route,
+    ops.AddAddress: Kernel._send,
+    ops.SetUp: Kernel._send,
+    ops.AddRoute: Kernel._send,
     ops.AwaitUp: Kernel._await_up,
     ops.AwaitPort: Kernel._await_port,
     ops.AwaitDad: Kernel._await_dad,

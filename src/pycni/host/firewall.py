@@ -87,10 +87,11 @@ def open_firewall(backend: str = "") -> Firewall:
         return NoFirewall()
     # On the way of every ADD: look only for what decides. nf_tables in the kernel is asked, not guessed.
     if backend != "iptables":
-        from pycni.host.nftables import NftFirewall, usable
+        from pycni.host.nftables import NftFirewall, open_usable
 
-        if backend == "nftables" or usable():
-            return NftFirewall()
+        nftables = NftFirewall() if backend == "nftables" else open_usable()
+        if nftables is not None:
+            return nftables
     from pycni.host.iptables import installed
     from pycni.host.iptables_firewall import IptablesFirewall
 

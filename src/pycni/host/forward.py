@@ -37,34 +37,40 @@ class Blocker(Value):
         return f"chain {self.chain} of table {self.family} {self.table}{kind} has policy drop"
 
 
+_KNOWN = (
+    *(Blocker(family, "filter", "FORWARD", "nft") for family in ("ip", "ip6")),
+    *(Blocker(family, table, chain, "") for family, table, chain in WELL_KNOWN),
+)
+
+
 def open_forward(kernel: Nfnetlink, network: NetworkRules, attachment: AttachmentRules) -> None:
     """Let what *network* routes pass where the FORWARD policy is DROP, and what comes to the ports of *attachment*:
-    seven look-ups on a host where it is not.
+    one question and two small files on a host where it is not.
 
     CniError 103 names the chain where that cannot be done.
     """
-    for blocker in _iptables_blockers(kernel):
-        _pass_through(kernel, network, blocker)
-    for family, table, chain in WELL_KNOWN:
-        if kernel.policy_drops(family, table, chain):
-            _refuse_if_closed(kernel, network, Blocker(family, table, chain, ""), attachment)
+    for blocker in _known_blockers(kernel):
+        if blocker.variant:
+            _pass_through(kernel, network, blocker)
+        else:
+            _refuse_if_closed(kernel, network, blocker, attachment)
 
 
 def closed_forward(kernel: Nfnetlink, network: NetworkRules) -> tuple[str, ...]:
     """What open_forward would have to do, or refuses to do, for *network* now: what CHECK says."""
     out: list[str] = []
-    for blocker in _iptables_blockers(kernel):
-        from pycni.firewall.iptables_text import forward_units
-        from pycni.host.iptables import Iptables
+    for blocker in _known_blockers(kernel):
+        if blocker.variant:
+            from pycni.firewall.iptables_text import forward_units
+            from pycni.host.iptables import Iptables
 
-        units = Iptables(kernel, blocker.family, blocker.variant).absent(forward_units(network))
-        out += [f"{blocker}: chain {unit.chain} is missing or changed" for unit in units]
-    for family, table, chain in WELL_KNOWN:
-        if kernel.policy_drops(family, table, chain):
-            try:
-                _refuse_if_closed(kernel, network, Blocker(family, table, chain, ""))
-            except CniError as failure:
-                out.append(failure.msg)
+            units = Iptables(kernel, blocker.family, blocker.variant).absent(forward_units(network))
+            out += [f"{blocker}: chain {unit.chain} is missing or changed" for unit in units]
+            continue
+        try:
+            _refuse_if_closed(kernel, network, blocker)
+        except CniError as failure:
+            out.append(failure.msg)
     return tuple(out)
 
 
@@ -140,7 +146,7 @@ def close_all_forward(kernel: Nfnetlink) -> None:
 
 def forward_blockers(kernel: Nfnetlink) -> tuple[Blocker, ...]:
     """Every chain on the forward hook with policy drop: a dump of all chains, for STATUS and doctor."""
-    out = _iptables_blockers(kernel)
+    out = [one for one in _known_blockers(kernel) if one.variant]
     for family in ("inet", "ip", "ip6"):
         for chain in kernel.chains(family):
             table, name = (chain.get(kind, b"").rstrip(b"\0").decode(errors="replace") for kind in (1, 3))
@@ -150,13 +156,10 @@ def forward_blockers(kernel: Nfnetlink) -> tuple[Blocker, ...]:
     return tuple(out)
 
 
-def _iptables_blockers(kernel: Nfnetlink) -> list[Blocker]:
-    """The FORWARD chains of iptables whose policy is DROP."""
-    out = [
-        Blocker(family, "filter", "FORWARD", "nft")
-        for family in ("ip", "ip6")
-        if kernel.policy_drops(family, "filter", "FORWARD")
-    ]
+def _known_blockers(kernel: Nfnetlink) -> list[Blocker]:
+    """The FORWARD chains of iptables whose policy is DROP, and those of WELL_KNOWN."""
+    drops = kernel.policies_drop([(one.family, one.table, one.chain) for one in _KNOWN])
+    out = [one for one, closed in zip(_KNOWN, drops, strict=True) if closed]
     for family in ("ip", "ip6"):
         if "filter" in legacy_tables(family):
             from pycni.host.iptables import Iptables
@@ -175,7 +178,7 @@ def _having_filter(kernel: Nfnetlink) -> list[tuple[str, str]]:
 def legacy_tables(family: str) -> frozenset[str]:
     """The tables that legacy iptables has in this namespace; asking the tool instead would create them."""
     try:
-        with open(f"/proc/thread-self/net/{family}_tables_names", "rb") as names:
+        with open(f"/proc/thread-self/net/{family}_tables_names", "rb", buffering=0) as names:
             return frozenset(names.read().decode().split())
     except OSError:  # no legacy iptables in this kernel
         return frozenset()

@@ -176,13 +176,38 @@ class Nfnetlink(NetfilterSocket):
             if not interrupted:
                 return answers
 
+    def get_each(self, messages: Sequence[Message]) -> list[bytes | None]:
+        """For each GET… of a single thing its attributes, None where that is not there; errors as `get`. One request
+        for all: a question for each costs more than the answers."""
+        first = self._sequence + 1
+        self._sequence += len(messages)
+        self._socket.send(
+            b"".join(
+                _message(SUBSYSTEM << 8 | one.kind, REQUEST, number, one.family, one.body)
+                for number, one in enumerate(messages, first)
+            )
+        )
+        found: dict[int, bytes | None] = {}
+        while len(found) < len(messages):
+            for kind, _, sequence, payload in self._receive():
+                if not first <= sequence <= self._sequence:
+                    continue
+                if kind != NLMSG_ERROR:
+                    found[sequence] = payload[4:]
+                    continue
+                number = -unpack_from("i", payload)[0]
+                if number not in (errno.ENOENT, errno.EINVAL):  # see get
+                    raise OSError(number, f"nf_tables: {os.strerror(number)}")
+                found[sequence] = None
+        return [found[number] for number in range(first, self._sequence + 1)]
+
     def has_nf_tables(self) -> bool:
         """Whether this kernel has nf_tables: it then knows its generation."""
         return bool(self.generation())
 
     def generation(self) -> bytes:
         """What tells the ruleset of this namespace from what it was before any transaction; b"" without nf_tables."""
-        return next((attributes(answer).get(1, b"") for answer in self.get(Message(GETGEN, 0, "inet", b""))), b"")
+        return attributes(self.get_each([Message(GETGEN, 0, "inet", b"")])[0] or b"").get(1, b"")
 
     def _ask(self, message: Message) -> tuple[list[bytes], bool]:
         self._sequence += 1
@@ -224,14 +249,20 @@ class Nfnetlink(NetfilterSocket):
         """How many rules are in the chain and jump to it; 0 where it does not exist."""
         return int.from_bytes(self._chain(family, table, chain).get(6, b""), "big")
 
-    def policy_drops(self, family: str, table: str, chain: str) -> bool:
-        """Whether that chain exists and its policy is drop."""
-        return self._chain(family, table, chain).get(5) == bytes(4)
+    def policies_drop(self, chains: Sequence[tuple[str, str, str]]) -> list[bool]:
+        """For each (family, table, name) whether that chain exists and its policy is drop."""
+        return [chain.get(5) == bytes(4) for chain in self._chains(chains)]
 
     def _chain(self, family: str, table: str, chain: str) -> dict[int, bytes]:
-        body = attribute(1, table.encode() + b"\0") + attribute(3, chain.encode() + b"\0")
-        found = self.get(Message(GETCHAIN, 0, family, body))
-        return attributes(found[0]) if found else {}
+        return self._chains([(family, table, chain)])[0]
+
+    def _chains(self, chains: Sequence[tuple[str, str, str]]) -> list[dict[int, bytes]]:
+        """For each (family, table, name) that chain's attributes, {} where it does not exist."""
+        questions = [
+            Message(GETCHAIN, 0, family, attribute(1, table.encode() + b"\0") + attribute(3, chain.encode() + b"\0"))
+            for family, table, chain in chains
+        ]
+        return [attributes(answer or b"") for answer in self.get_each(questions)]
 
     @staticmethod
     def hook_of(chain: dict[int, bytes]) -> int | None:
@@ -249,7 +280,17 @@ class Nfnetlink(NetfilterSocket):
         return [attributes(answer) for answer in self.get(Message(GETRULE, DUMP, family, body))]
 
     def has_table(self, family: str, table: str) -> bool:
-        return bool(self.get(Message(GETTABLE, 0, family, _names(table))))
+        return self.get_each([Message(GETTABLE, 0, family, _names(table))])[0] is not None
+
+    def has_marked(self, table: Table) -> tuple[bool, bool]:
+        """Whether *table* is there, and whether it is in this version."""
+        marker = attribute(1, table.name.encode() + b"\0") + attribute(3, table.marker().encode() + b"\0")
+        questions = [
+            Message(GETTABLE, 0, table.family, _names(table.name)),
+            Message(GETCHAIN, 0, table.family, marker),
+        ]
+        there, marked = self.get_each(questions)
+        return there is not None, marked is not None
 
     def element(self, table: Table, element: Element) -> Element | None:
         """The element of the same key as it is in the kernel, with its comment; None where it is not there."""

@@ -46,22 +46,25 @@ ADMIN_FILE = "/etc/pycni/admin.nft"  # rules of the administrator, for chain adm
 TRIES = 32  # each try of a transaction settles at least one reason of its failure; more means somebody undoes our work
 
 
-def usable() -> bool:
-    """Whether nftables can be used here: the kernel has nf_tables, and something is there that makes the table.
-
-    The table itself is proof enough, and the cheapest to look for.
+def open_usable() -> NftFirewall | None:
+    """The backend, where nftables can be used here: the kernel has nf_tables, and something is there that makes the
+    table. The table itself is proof enough, and the cheapest to look for.
     """
     try:
-        with open_nfnetlink() as kernel:
-            if kernel.has_table(MAIN.family, MAIN.name):
-                return True
-            if not kernel.has_nf_tables():
-                return False
+        kernel = open_nfnetlink()
     except OSError:
-        return False
-    from pycni.host import nft
+        return None
+    try:
+        has_table, marked = kernel.has_marked(MAIN)
+        if has_table or kernel.has_nf_tables():
+            from pycni.host import nft
 
-    return nft.installed()
+            if has_table or nft.installed():
+                return NftFirewall(kernel, seen=MAIN if marked else None)
+    except OSError:
+        pass
+    kernel.close()
+    return None
 
 
 def main_table() -> Table:
@@ -87,11 +90,13 @@ class NftFirewall:
 
     name = "nftables"
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Nfnetlink | None = None, *, seen: Table | None = None) -> None:
+        """*seen*: a table that has been seen just now, in this version."""
         try:
-            self._kernel = open_nfnetlink()
+            self._kernel = kernel or open_nfnetlink()
         except OSError as failure:
             raise refused(failure, "nftables cannot be used") from failure
+        self._seen = seen
 
     def close(self) -> None:
         self._kernel.close()
@@ -104,7 +109,7 @@ class NftFirewall:
             for table in wanted.tables:
                 # Asked, not found out by the transaction: the kernel ends a failed one by waiting for an RCU grace
                 # period (nf_tables_abort), 12 ms against 0.03.
-                if not self._kernel.has_chain(table.family, table.name, table.marker()):
+                if table != self._seen and not self._kernel.has_chain(table.family, table.name, table.marker()):
                     self._ensure(table, everyone)
             for _ in range(TRIES):
                 lacking = self._add(wanted, marked=True)

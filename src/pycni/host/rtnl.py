@@ -15,7 +15,7 @@ from pycni.host.netlink_socket import NetlinkSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pycni.host.link_facts import Address, Interface
 
@@ -79,21 +79,22 @@ class Netlink(NetlinkSocket):
 
     def route_to(self, address: Address) -> RouteFacts | None:
         """Which way a packet to *address* would go (`dst` is the address itself); None if it would be refused."""
-        return next(iter(self._routes_to(address, entry=False)), None)
+        return next(iter(self._routes_to([address], entry=False)), None)
 
-    def hops_to(self, address: Address) -> tuple[RouteFacts, ...]:
-        """The hops of the route that a packet to *address* would take; () if it would be refused."""
-        return self._routes_to(address, entry=True)
+    def hops_to(self, *addresses: Address) -> tuple[RouteFacts, ...]:
+        """The hops of the routes that packets to *addresses* would take; none of one that would be refused."""
+        return self._routes_to(addresses, entry=True)
 
-    def _routes_to(self, address: Address, *, entry: bool) -> tuple[RouteFacts, ...]:
-        try:
-            payloads = self.answers(inet_messages.get_route(address, entry=entry))
-        except OSError as error:
-            if error.errno not in _REFUSED:
-                raise
-            return ()
+    def _routes_to(self, addresses: Iterable[Address], *, entry: bool) -> tuple[RouteFacts, ...]:
+        answers = self.answer_each([inet_messages.get_route(address, entry=entry) for address in addresses])
+        hops: list[RouteFacts] = []
+        for answer in answers:
+            if isinstance(answer, bytes):
+                hops += link_facts.read_route(answer)
+            elif answer.errno not in _REFUSED:
+                raise answer
         # A route that refuses is an error in IPv4, a route of that type in IPv6.
-        return tuple(hop for hop in link_facts.read_route(payloads[0]) if hop.kind not in _REFUSING)
+        return tuple(hop for hop in hops if hop.kind not in _REFUSING)
 
     def neighbours(self, index: int) -> tuple[Neighbour, ...]:
         """The neighbour entries of a link, IPv4 and IPv6, without the proxy ones."""
@@ -154,14 +155,12 @@ def uplink_mtu(socket: Netlink) -> int | None:
     """The MTU in bytes of the way out of the namespace; None without a default route.
 
     The smaller of IPv4's and IPv6's, the smallest of several hops; that of the route, if it has one, else of its link.
-    Two lookups, no list.
+    Look-ups, no list.
     """
-    found = []
-    for hop in (hop for address in _FAR_AWAY for hop in socket.hops_to(address)):
-        link = socket.link(hop.oif) if hop.oif else None
-        if link is not None:
-            found.append(min(link.mtu, hop.mtu or link.mtu))
-    return min(found, default=None)
+    hops = [hop for hop in socket.hops_to(*_FAR_AWAY) if hop.oif]
+    links = {oif: socket.link(oif) for oif in {hop.oif for hop in hops}}  # IPv4's and IPv6's is one, as a rule
+    reached = [(hop, link) for hop in hops if (link := links[hop.oif]) is not None]
+    return min((min(link.mtu, hop.mtu or link.mtu) for hop, link in reached), default=None)
 
 
 def _attempts(deadline_s: float) -> Iterator[bool]:

@@ -101,7 +101,11 @@ class Attachments:
                     f"in network {old.attachment.network}",
                     f"state {old.state}, namespace {old.netns or 'unknown'}; a DEL of it must come first",
                 )
-            self._store.run(INSERT, _owner(record.attachment) + _values(record))
+            self.insert(record)
+
+    def insert(self, record: Record) -> None:
+        """`begin` inside a transaction that has seen that the attachment has none."""
+        self._store.run(INSERT, _owner(record.attachment) + _values(record))
 
     def update(self, record: Record) -> None:
         """Write every field of *record* over the one that stands; nothing when there is none."""
