@@ -123,9 +123,10 @@ def _interfaces(conf: BridgeConf, call: Call, record: Record, kernel: Kernel) ->
     if conf.gateway_link != conf.bridge:
         names.append((ops.HOST, conf.gateway_link))
     known = [(where, kernel.known(where, name)) for where, name in names]
-    # MAC and MTU of a bridge that others made may follow its ports; of ours both were set.
+    # MAC and MTU of a bridge that others made may follow its ports; of what we made both were set.
     links = [
-        (where, link if link.kind == "veth" or link.alias else kernel.link(where, link.name)) for where, link in known
+        (where, link if link.kind == "veth" or link.alias.startswith("pycni ") else kernel.link(where, link.name))
+        for where, link in known
     ]
     return tuple(
         Interface(

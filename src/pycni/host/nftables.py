@@ -56,15 +56,18 @@ def open_usable() -> NftFirewall | None:
         return None
     try:
         has_table, marked = kernel.has_marked(MAIN)
-        if has_table or kernel.has_nf_tables():
-            from pycni.host import nft
-
-            if has_table or nft.installed():
-                return NftFirewall(kernel, seen=MAIN if marked else None)
+        if has_table or (kernel.has_nf_tables() and _can_be_made()):
+            return NftFirewall(kernel, seen=MAIN if marked else None)
     except OSError:
         pass
     kernel.close()
     return None
+
+
+def _can_be_made() -> bool:
+    from pycni.host import nft  # only before there is a table
+
+    return nft.installed()
 
 
 def main_table() -> Table:
