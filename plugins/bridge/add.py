@@ -123,11 +123,13 @@ def _interfaces(conf: BridgeConf, call: Call, record: Record, kernel: Kernel) ->
     if conf.gateway_link != conf.bridge:
         names.append((ops.HOST, conf.gateway_link))
     known = [(where, kernel.known(where, name)) for where, name in names]
-    # MAC and MTU of a bridge that others made may follow its ports; of what we made both were set.
-    links = [
-        (where, link if link.kind == "veth" or link.alias.startswith("pycni ") else kernel.link(where, link.name))
-        for where, link in known
-    ]
+    port_mtu = known[1][1].mtu
+
+    def is_settled(link: rtnl.Link) -> bool:
+        """A bridge's MAC and MTU may have followed its new port, unless the one was set by us and the other its own."""
+        return link.kind == "veth" or (link.mac == _bridge_mac(record, link.name) and link.mtu == port_mtu)
+
+    links = [(where, link if is_settled(link) else kernel.link(where, link.name)) for where, link in known]
     return tuple(
         Interface(
             name=link.name,
