@@ -25,7 +25,7 @@ from typing import Any
 RUN_NETNS = "/run/netns"
 CLONE_NEWNET = 0x40000000
 MS_BIND = 4096
-DEADLINE_S = 180  # for one request; SIGALRM then ends this process, and whoever reads its answers sees that
+DEADLINE_S = 400  # for one request; SIGALRM then ends this process, and whoever reads its answers sees that
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
