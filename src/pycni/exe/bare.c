@@ -1,7 +1,7 @@
 /* What launcher.c uses of a C library, and nothing else: linked with it where the processor is one of these two.
  *
- * glibc asks the processor at every start what it can do, some forty CPUID instructions. In a virtual machine each goes
- * to the hypervisor: together 0.3 ms, of a call that has 0.7 (decision 0016). Nothing here depends on the answers.
+ * glibc asks the processor at every start what it can do, by CPUID instructions. In a virtual machine each goes to the
+ * hypervisor: together 0.3 ms, of a call that has 0.7 (decision 0016). Nothing here depends on the answers.
  */
 #define _GNU_SOURCE
 #include <errno.h>
