@@ -88,11 +88,11 @@ class EnsureSysctl(Op):
 
 
 class CreateVeth(Op):
-    """The attachment's veth pair, its peer born inside the container's namespace, the host end enslaved and up."""
+    """The attachment's veth pair, its peer born inside the container's namespace, the host end enslaved; both down."""
 
     host: str
     ifname: str
-    bridge: str  # "": not a bridge port; the host's end stays down
+    bridge: str  # "": not a bridge port
     mtu: int  # bytes; 0: kernel's default
     mac: bytes  # of the container's end; b"": the kernel's choice
     alias: str

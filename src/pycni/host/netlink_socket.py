@@ -29,8 +29,6 @@ RECEIVE_BYTES = 65536
 BATCH_MESSAGES, BATCH_BYTES = 64, 65536
 UNANSWERED = 100  # messages of a batch of which only failures are told: at worst all
 DUMP_ATTEMPTS = 10
-# Those of sockets that were closed: to fill a new one with zeros is 10 µs of each call of a resident process.
-_buffers: list[memoryview] = []
 _FLAGS_AND_SEQUENCE = Struct("=HI")  # of struct nlmsghdr, from its 7th byte
 
 
@@ -41,10 +39,7 @@ class NetlinkSocket:
     """
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        try:
-            self._buffer = _buffers.pop()
-        except IndexError:
-            self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._sequence = 0
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
@@ -58,9 +53,7 @@ class NetlinkSocket:
 
     def close(self) -> None:
         """Close the socket; again is harmless."""
-        if self._socket.fileno() >= 0:
-            self._socket.close()
-            _buffers.append(self._buffer)
+        self._socket.close()
 
     def request(self, *requests: bytes) -> None:
         """Send *requests*, each of one or more messages, in one go and read every acknowledgement.

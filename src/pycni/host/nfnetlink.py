@@ -31,6 +31,7 @@ FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, GETRULE, DELRULE = 1, 2, 3, 4, 5, 7, 8
 NEWSETELEM, GETSETELEM, DELSETELEM, GETGEN = 12, 13, 14, 16
 NESTED = 0x8000
+NOT_THERE = errno.ENOENT, errno.EINVAL  # the latter: a kernel without nf_tables, where nothing is (nfnetlink_rcv_msg)
 SOL_SOCKET, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 1, 32, 33
 SEND_BUFFER = 100_000  # bytes that fit into any socket's
 ANSWERS = 100  # acknowledgements that fit into any socket's receive buffer, 208 KiB; each takes about 1 KiB of it
@@ -53,6 +54,11 @@ class Message:
 def _names(table: str, *others: str) -> bytes:
     """Attribute 1 is the table's name in every message, 2 (set) or 3 (chain) are given as (kind, name) by callers."""
     return attribute(1, table.encode() + b"\0") + b"".join(attribute(2, name.encode() + b"\0") for name in others)
+
+
+def _chain_names(table: str, chain: str) -> bytes:
+    """Of messages about a chain itself, which have its name in attribute 3."""
+    return _names(table) + attribute(3, chain.encode() + b"\0")
 
 
 def add_elements(table: Table, elements: Sequence[Element], *, exclusive: bool = False) -> Message:
@@ -86,13 +92,20 @@ def flush_chain(table: Table, chain: str) -> Message:
 
 
 def delete_chain(family: str, table: str, chain: str) -> Message:
-    return Message(DELCHAIN, 0, family, attribute(1, table.encode() + b"\0") + attribute(3, chain.encode() + b"\0"))
+    return Message(DELCHAIN, 0, family, _chain_names(table, chain))
 
 
 def add_chain(table: Table, chain: str) -> Message:
     """Add a chain without a hook; it may be there already."""
-    body = attribute(1, table.name.encode() + b"\0") + attribute(3, chain.encode() + b"\0")
-    return Message(NEWCHAIN, CREATE, table.family, body)
+    return Message(NEWCHAIN, CREATE, table.family, _chain_names(table.name, chain))
+
+
+def _get_chain(family: str, table: str, chain: str) -> Message:
+    return Message(GETCHAIN, 0, family, _chain_names(table, chain))
+
+
+def _get_table(family: str, table: str) -> Message:
+    return Message(GETTABLE, 0, family, _names(table))
 
 
 def delete_table(family: str, table: str) -> Message:
@@ -169,8 +182,7 @@ class Nfnetlink(NetfilterSocket):
             try:
                 answers, interrupted = self._ask(message)
             except OSError as failure:
-                # EINVAL: a kernel without nf_tables, where nothing of the kind is (nfnetlink_rcv_msg).
-                if failure.errno in (errno.ENOENT, errno.EINVAL):
+                if failure.errno in NOT_THERE:
                     return []
                 raise
             if not interrupted:
@@ -196,7 +208,7 @@ class Nfnetlink(NetfilterSocket):
                     found[sequence] = payload[4:]
                     continue
                 number = -unpack_from("i", payload)[0]
-                if number not in (errno.ENOENT, errno.EINVAL):  # see get
+                if number not in NOT_THERE:
                     raise OSError(number, f"nf_tables: {os.strerror(number)}")
                 found[sequence] = None
         return [found[number] for number in range(first, self._sequence + 1)]
@@ -258,11 +270,7 @@ class Nfnetlink(NetfilterSocket):
 
     def _chains(self, chains: Sequence[tuple[str, str, str]]) -> list[dict[int, bytes]]:
         """For each (family, table, name) that chain's attributes, {} where it does not exist."""
-        questions = [
-            Message(GETCHAIN, 0, family, attribute(1, table.encode() + b"\0") + attribute(3, chain.encode() + b"\0"))
-            for family, table, chain in chains
-        ]
-        return [attributes(answer or b"") for answer in self.get_each(questions)]
+        return [attributes(answer or b"") for answer in self.get_each([_get_chain(*chain) for chain in chains])]
 
     @staticmethod
     def hook_of(chain: dict[int, bytes]) -> int | None:
@@ -280,16 +288,12 @@ class Nfnetlink(NetfilterSocket):
         return [attributes(answer) for answer in self.get(Message(GETRULE, DUMP, family, body))]
 
     def has_table(self, family: str, table: str) -> bool:
-        return self.get_each([Message(GETTABLE, 0, family, _names(table))])[0] is not None
+        return self.get_each([_get_table(family, table)])[0] is not None
 
     def has_marked(self, table: Table) -> tuple[bool, bool]:
         """Whether *table* is there, and whether it is in this version."""
-        marker = attribute(1, table.name.encode() + b"\0") + attribute(3, table.marker().encode() + b"\0")
-        questions = [
-            Message(GETTABLE, 0, table.family, _names(table.name)),
-            Message(GETCHAIN, 0, table.family, marker),
-        ]
-        there, marked = self.get_each(questions)
+        names = table.family, table.name
+        there, marked = self.get_each([_get_table(*names), _get_chain(*names, table.marker())])
         return there is not None, marked is not None
 
     def element(self, table: Table, element: Element) -> Element | None:

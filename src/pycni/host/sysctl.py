@@ -16,7 +16,7 @@ READ_BYTES = 1 << 14  # a list of ports can be long, and the kernel gives no sec
 
 def read(key: str) -> str | None:
     """The value of *key* ("net/ipv4/ip_forward") without its newline; None if this kernel or link has no such key."""
-    # By descriptor: a file object costs three times as much.
+    # By descriptor: a file object costs twice as much.
     try:
         fd = _open(key, os.O_RDONLY)
     except FileNotFoundError:
