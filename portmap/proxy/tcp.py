@@ -8,7 +8,6 @@ from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPO
 from struct import pack
 
 from pycni.portmap.proxy.engine import Watcher
-from pycni.portmap.proxy.pipes import PIPE_BYTES
 from pycni.portmap.proxy.proxy_protocol import header
 
 TYPE_CHECKING = False
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 COPY_BYTES = 65536
 TURN_COPIES = 16  # reads of one connection in one turn
-TURN_SPLICES = 8
+TURN_SPLICES = 2
 FULL_READS = 2  # without a small one between: it is bulk, and splice(2) saves both copies
 SMALL = 8192  # bytes; of what comes in such portions, two copies cost less than two splices
 
@@ -227,7 +226,7 @@ class Connection(Watcher):
         for _ in range(TURN_SPLICES):
             if not way.in_pipe:
                 try:
-                    size = splice(source, pipe[1], PIPE_BYTES, flags=SPLICE)
+                    size = splice(source, pipe[1], pipe[2], flags=SPLICE)
                 except BlockingIOError:
                     way.readable = False
                     way.splicing = way.moved - before >= SMALL

@@ -18,7 +18,8 @@ from pycni.firewall.rules import AttachmentRules, NetworkRules, guard_elements, 
 from pycni.host import nft
 from pycni.host.firewall import open_firewall
 from pycni.host.forward import forward_blockers
-from pycni.host.nfnetlink import Nfnetlink, add_elements, in_groups
+from pycni.host.nfnetlink import Nfnetlink
+from pycni.host.nft_messages import add_elements, in_groups
 from tests.kernel.firewall_calls import NET1, attachment, environment, listed
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from pycni.firewall.ports import port_elements
 from pycni.firewall.rules import AttachmentRules, NetworkRules, PortMapping
 from pycni.host import nft
 from pycni.host.firewall import open_firewall
-from pycni.host.nfnetlink import Nfnetlink, add_elements, in_groups
+from pycni.host.nfnetlink import Nfnetlink
+from pycni.host.nft_messages import add_elements, in_groups
 from tests.kernel.firewall_calls import elements, environment, listed
 from tests.kernel.firewall_ports_lab import BACKENDS
 

@@ -14,7 +14,8 @@ from pycni.firewall.nft_text import GUARD, MAIN, Table, with_admin
 from pycni.firewall.rules import AttachmentRules, NetworkRules
 from pycni.host import nft, nft_compiled
 from pycni.host.firewall import open_firewall
-from pycni.host.nfnetlink import GETRULE, Message, Nfnetlink, delete_table
+from pycni.host.nfnetlink import Nfnetlink
+from pycni.host.nft_messages import GETRULE, Message, delete_table
 
 pytestmark = pytest.mark.needs("root", "tool:nft")
 

@@ -11,8 +11,9 @@ import pytest
 from netns_fixtures import Namespace
 from pycni.firewall.nft_text import MAIN
 from pycni.host import nft
-from pycni.host.nfnetlink import Nfnetlink, add_chain, delete_chain
+from pycni.host.nfnetlink import Nfnetlink
 from pycni.host.nft_events import Losses, listen, losses, pass_over
+from pycni.host.nft_messages import add_chain, delete_chain
 
 pytestmark = pytest.mark.needs("root", "tool:nft")
 

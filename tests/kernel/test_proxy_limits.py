@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from netns_fixtures import Host, wait_until
+from pycni.portmap.proxy import pipes
 from pycni.portmap.proxy.client import command
+from pycni.portmap.proxy.pipes import LARGE, SMALL
 from tests.kernel.proxy_lab import CONTROL, DEADLINE_S, OWNER, ProxyLab, bound, echo, proxy_lab
 
 pytestmark = pytest.mark.needs("root")
@@ -67,6 +73,31 @@ def test_within_its_descriptors_it_asks_for_no_more(host: Host) -> None:
         answered[0].close()
         wait_until(lambda: lab.total("connections") == 15, DEADLINE_S)
         assert lab.total("resets") == 0
+
+
+USES_UP = """
+others = [os.pipe() for _ in range({whole} - 1)]
+for _, end in others:
+    fcntl(end, F_SETPIPE_SZ, LARGE)
+others.append(os.pipe())  # of the last MiB 64 KiB
+pool = Pipes()
+print([pipe[2] for pipe in iter(pool.take, None)])
+"""
+POOR = 64998  # a user that nobody is
+
+
+def test_where_the_system_allows_no_large_pipe_there_are_small_ones() -> None:
+    """pipe-user-pages-soft is of a user: one that has used up nearly all of it gets what is left, and no error."""
+    pages = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
+    whole, rest = divmod(pages * resource.getpagesize(), LARGE)
+    assert whole >= 2
+    assert not rest
+    script = Path(pipes.__file__).read_text() + USES_UP.format(whole=whole)  # as text: POOR may not read the file
+    python = os.path.realpath(sys.executable)
+    done = subprocess.run(
+        [python, "-ISc", script], user=POOR, group=POOR, extra_groups=[], stdout=subprocess.PIPE, check=True, text=True
+    )
+    assert done.stdout == f"{[SMALL] * 7}\n"
 
 
 def set_descriptors(lab: ProxyLab, most: int) -> None:

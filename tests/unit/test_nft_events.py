@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pycni.firewall.nft_text import MAIN
 from pycni.firewall.rules import Element, comment_of
 from pycni.host import netlink
-from pycni.host.nfnetlink import FAMILIES, add_elements
 from pycni.host.nft_events import NFNL_SUBSYS_NFTABLES, NFT_MSG_DELSETELEM, Losses, losses
+from pycni.host.nft_messages import FAMILIES, add_elements
 
 PORTS = st.integers(0, 0xFFFFFFFF)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from fcntl import F_GETPIPE_SZ, fcntl
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pycni.portmap.proxy.control import parse_mapping
 from pycni.portmap.proxy.limits import FIXED, Limits, available, changed, pipes
 from pycni.portmap.proxy.mapping import Counters, total
-from pycni.portmap.proxy.pipes import MOST_PIPES, Pipes
+from pycni.portmap.proxy.pipes import LARGE, MOST_LARGE, MOST_PIPES, SMALL, Pipes
 from pycni.portmap.proxy.proxy_protocol import SIGNATURE, header
 from pycni.portmap.proxy.wheel import TICKS, Wheel
 
@@ -94,7 +95,7 @@ def test_descriptors_are_never_promised_twice(descriptors: int) -> None:
         assert most == MOST_PIPES
 
 
-def test_pipes_are_made_once_and_kept(tmp_path: object) -> None:
+def test_pipes_are_made_once_and_kept() -> None:
     """At most as many as told; one with something in it does not come back."""
     pool = Pipes(2)
     first, second = pool.take(), pool.take()
@@ -107,6 +108,29 @@ def test_pipes_are_made_once_and_kept(tmp_path: object) -> None:
     third = pool.take()
     assert third is not None
     for pipe in (second, third):
+        pool.give(pipe, empty=False)
+    assert pool.made == 0
+
+
+def test_first_pipes_are_large() -> None:
+    """And where all of those are in hand, there are small ones; a large one that comes back is the next."""
+    pool = Pipes(MOST_LARGE + 2)
+    pipes = [pool.take() for _ in range(MOST_LARGE + 2)]
+    sizes = [fcntl(pipe[0], F_GETPIPE_SZ) for pipe in pipes if pipe]
+    assert sizes == [LARGE] * MOST_LARGE + [SMALL] * 2
+    assert pool.take() is None
+    for pipe in (pipes[1], pipes[-1]):
+        assert pipe
+        pool.give(pipe, empty=True)
+    assert pool.take() == pipes[1]
+    assert pool.take() == pipes[-1]
+    assert pipes[0]
+    pool.give(pipes[0], empty=False)
+    again = pool.take()
+    assert again
+    assert again[2] == LARGE
+    for pipe in (again, *pipes[1:]):
+        assert pipe
         pool.give(pipe, empty=False)
     assert pool.made == 0
 

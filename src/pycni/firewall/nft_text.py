@@ -1,7 +1,8 @@
 """The nftables backend as text: two tables, each a constant number of rules over sets and maps.
 
 `Table` is the one description of a table: the text that makes it, the types of its sets (from which
-`pycni.host.nfnetlink` encodes elements) and the name of the empty chain that says which version of it is in the kernel.
+`pycni.host.nft_messages` encodes elements) and the name of the empty chain that says which version of it is in the
+kernel.
 """
 
 from __future__ import annotations

@@ -101,14 +101,19 @@ class Kernel:
         return link
 
     def find(self, where: str, name: str) -> rtnl.Link | None:
-        """As it is now, None when there is none. What was found is `known` for the rest of the call."""
+        """As it is now, None when there is none. What was found is `seen` for the rest of the call."""
         link = self.socket(where).link(name)
         if link is not None:
             self._links[where, name] = link
         return link
 
+    def seen(self, where: str, name: str) -> rtnl.Link | None:
+        """As it was when this call last looked, None when there is none: each look is a twentieth of a millisecond of
+        an ADD that has six."""
+        return self._links.get((where, name)) or self.find(where, name)
+
     def known(self, where: str, name: str) -> rtnl.Link:
-        """As it was when this call last looked: each look is a twentieth of a millisecond of an ADD that has six."""
+        """As `seen`, and CniError 999 when there is none."""
         return self._links.get((where, name)) or self.link(where, name)
 
     def socket(self, where: str) -> rtnl.Netlink:
@@ -124,79 +129,14 @@ class Kernel:
         assert self._fd is not None, "the plan reaches into a container that the call does not name"
         return netns.inside(self._fd, function, *args)
 
-    def _of(self, where: str, name: str) -> int:
+    def index(self, where: str, name: str) -> int:
+        """Its number in that namespace; as `known`."""
         return self.known(where, name).index
 
-    # ---- shared: bridge, gateway, sysctls ------------------------------------------------------------------------
-
-    def _ensure_bridge(self, op: ops.EnsureBridge) -> Op | None:
-        link = self._links.get((ops.HOST, op.name)) or self.find(ops.HOST, op.name)
-        made = link is None and self._create_bridge(op)
-        link = link or self.link(ops.HOST, op.name)
-        if link.kind != "bridge":
-            raise CniError(
-                Code.INVALID_CONFIG,
-                f'failed to create bridge "{op.name}": "{op.name}" already exists but is not a bridge',
-                f"it is a {link.kind or 'physical'} link: give the network another bridge name",
-            )
-        if not made:
-            self._adopt_bridge(op, link)
-        if op.promiscuous and not link.promiscuous:
-            self.host.request(messages.set_link(link.index, promisc=True))
-            if not made:
-                return ops.SetPromiscuous(op.name, on=False)
-        return ops.DeleteBridge(op.name) if made else None
-
-    def _create_bridge(self, op: ops.EnsureBridge) -> bool:
-        try:
-            self.host.request(
-                messages.new_bridge(op.name, mac=op.mac, vlan_filtering=op.vlan_filtering, up=True),
-                messages.set_link(op.name, mtu=op.mtu, alias=op.alias),
-            )
-        except FileExistsError:
-            return False  # another ADD was faster
-        except OSError as failure:
-            if getattr(failure, "position", 0):  # it was made, and refuses its MTU
-                self._delete_link(ops.DeleteLink(op.name))
-            raise
-        return True
-
-    def _adopt_bridge(self, op: ops.EnsureBridge, link: rtnl.Link) -> None:
-        if not link.up:
-            self.host.request(messages.set_link(link.index, up=True))
-        if not link.alias.startswith("pycni "):
-            # A bridge takes the lowest MAC among its ports unless one was set (br_stp_if.c): containers that come and
-            # go would change the gateway's address. Setting the one it has pins it.
-            self.host.request(messages.set_link(link.index, mac=link.mac))
-        if op.vlan_filtering and not link.vlan_filtering:
-            raise CniError(
-                Code.INVALID_CONFIG,
-                f'bridge "{op.name}" exists without VLAN filtering',
-                f"ip link set {op.name} type bridge vlan_filtering 1, or give this network another bridge",
-            )
-
-    def _delete_bridge(self, op: ops.DeleteBridge) -> None:
-        link = self.host.link(op.name)
-        if link is not None and not self.host.ports(link.index):
-            self._delete_link(ops.DeleteLink(op.name))
-
-    def _set_promiscuous(self, op: ops.SetPromiscuous) -> None:
-        self.host.request(messages.set_link(self._of(ops.HOST, op.name), promisc=op.on))
-
-    def _ensure_vlan_gateway(self, op: ops.EnsureVlanGateway) -> Op | None:
-        if self.host.link(op.name) is not None:
-            return None
-        bridge = self._of(ops.HOST, op.bridge)
-        self.host.request(messages.new_veth_pair_here(op.name, op.port, master=bridge, mtu=op.mtu, alias=op.alias))
-        try:
-            self._set_port_vlans(op.port_vlans)
-        except OSError:
-            self._delete_link(ops.DeleteLink(op.name))
-            raise
-        return ops.DeleteBridge(op.name)  # shared like the bridge: it has no ports, but others may rely on it
+    # ---- shared: addresses, sysctls --------------------------------------------------------------------------------
 
     def _ensure_address(self, op: ops.EnsureAddress) -> Op | None:
-        index = self._of(ops.HOST, op.link)
+        index = self.index(ops.HOST, op.link)
         if op.address in self.host.addresses(index):
             return None
         try:
@@ -207,7 +147,7 @@ class Kernel:
 
     def _remove_address(self, op: ops.RemoveAddress) -> Op | None:
         try:
-            self.host.request(inet_messages.delete_address(self._of(ops.HOST, op.link), op.address))
+            self.host.request(inet_messages.delete_address(self.index(ops.HOST, op.link), op.address))
         except OSError as failure:
             if failure.errno != errno.EADDRNOTAVAIL:
                 raise
@@ -231,7 +171,7 @@ class Kernel:
             host=op.host,
             peer=op.ifname,
             netns_fd=self._fd,
-            master=self._of(ops.HOST, op.bridge) if op.bridge else 0,
+            master=self.index(ops.HOST, op.bridge) if op.bridge else 0,
             mtu=op.mtu,
             peer_mac=op.mac,
             host_up=False,
@@ -240,23 +180,28 @@ class Kernel:
             self.host.request(pair, messages.set_link(op.host, alias=op.alias))
         except OSError as failure:
             if getattr(failure, "position", 0):  # it was made, and refuses its alias
-                self._delete_link(ops.DeleteLink(op.host))
+                self.delete_link(op.host)
             raise
         return ops.DeleteLink(op.host)
 
-    def _delete_link(self, op: ops.DeleteLink) -> None:
+    def _delete(self, op: ops.DeleteLink) -> None:
+        self.delete_link(op.name)
+
+    def delete_link(self, name: str) -> None:
+        """Delete a link of the host; it may be gone already."""
         try:
-            self.host.request(messages.delete_link(op.name))
+            self.host.request(messages.delete_link(name))
         except OSError as failure:
             if failure.errno != errno.ENODEV:
                 raise
 
     def _set_port(self, op: ops.SetPort) -> None:
-        index = self._of(ops.HOST, op.link)
+        index = self.index(ops.HOST, op.link)
         self.host.request(messages.bridge_port(index, hairpin=op.hairpin, isolated=op.isolated))
 
-    def _set_port_vlans(self, op: ops.SetPortVlans) -> None:
-        index = self._of(ops.HOST, op.link)
+    def set_port_vlans(self, op: ops.SetPortVlans) -> None:
+        """The VLANs of a bridge's port."""
+        index = self.index(ops.HOST, op.link)
         if op.native:
             self.host.request(messages.bridge_vlan(index, op.native, pvid=True, untagged=True))
         if not op.keep_default and op.native != 1:
@@ -279,10 +224,10 @@ class Kernel:
         known = self._links.get((op.where, op.link))
         if known is None and isinstance(op, ops.SetUp):
             return link_requests.request_of(op, op.link)
-        return link_requests.request_of(op, known.index if known is not None else self._of(op.where, op.link))
+        return link_requests.request_of(op, known.index if known is not None else self.index(op.where, op.link))
 
     def _await_up(self, op: ops.AwaitUp) -> None:
-        state = self.host.wait_up(self._of(ops.HOST, op.link), PORT_DEADLINE_S)
+        state = self.host.wait_up(self.index(ops.HOST, op.link), PORT_DEADLINE_S)
         if state is not None:
             raise CniError(
                 Code.INTERNAL,
@@ -304,14 +249,14 @@ class Kernel:
 
     def _await_dad(self, op: ops.AwaitDad) -> None:
         socket = self.socket(ops.CONTAINER)
-        duplicate = socket.wait_dad(self._of(ops.CONTAINER, op.link), DAD_DEADLINE_S)
+        duplicate = socket.wait_dad(self.index(ops.CONTAINER, op.link), DAD_DEADLINE_S)
         if duplicate is not None:
             raise CniError(
                 Code.ADDRESS_TAKEN, f"{duplicate} is in use by another host on the link (DAD)", "pick another"
             )
 
     def _forget_neighbours(self, op: ops.ForgetNeighbours) -> None:
-        index = self._of(ops.HOST, op.link)
+        index = self.index(ops.HOST, op.link)
         for address in op.addresses:
             try:
                 self.host.request(inet_messages.delete_neighbour(index, address))
@@ -322,7 +267,7 @@ class Kernel:
         from pycni.host import arp  # not for an address that is used for the first time
 
         assert self._fd is not None, "an announcement comes from a container"
-        arp.announce_from(self._fd, self._of(ops.CONTAINER, op.link), op.addresses)
+        arp.announce_from(self._fd, self.index(ops.CONTAINER, op.link), op.addresses)
 
     # ---- firewall ------------------------------------------------------------------------------------------------
 
@@ -331,17 +276,13 @@ class Kernel:
 
 
 _ACTS: dict[type[Op], Any] = {
-    ops.EnsureBridge: Kernel._ensure_bridge,
-    ops.DeleteBridge: Kernel._delete_bridge,
-    ops.SetPromiscuous: Kernel._set_promiscuous,
-    ops.EnsureVlanGateway: Kernel._ensure_vlan_gateway,
     ops.EnsureAddress: Kernel._ensure_address,
     ops.RemoveAddress: Kernel._remove_address,
     ops.EnsureSysctl: Kernel._ensure_sysctl,
     ops.CreateVeth: Kernel._create_veth,
-    ops.DeleteLink: Kernel._delete_link,
+    ops.DeleteLink: Kernel._delete,
     ops.SetPort: Kernel._set_port,
-    ops.SetPortVlans: Kernel._set_port_vlans,
+    ops.SetPortVlans: Kernel.set_port_vlans,
     ops.SetSysctl: Kernel._set_sysctl,
     ops.AddAddress: Kernel._send,
     ops.SetUp: Kernel._send,
@@ -353,8 +294,9 @@ _ACTS: dict[type[Op], Any] = {
     ops.Announce: Kernel._announce,
     ops.ApplyFirewall: Kernel._apply_firewall,
 }
-# Where the operations of the chained plugins are carried out: a call of bridge does not load them.
+# Where the operations of bridges and of the chained plugins are carried out: other calls do not load them.
 _LATE = {
+    "pycni.change.ops": "pycni.host.bridging",
     "pycni.change.publishing": "pycni.host.publishing",
     "pycni.change.rejoining": "pycni.host.rejoining",
     "pycni.change.shaping": "pycni.host.traffic_control",

@@ -1,8 +1,6 @@
 """nf_tables by raw netlink: set elements in one batch, and look-ups whose cost does not depend on the ruleset's size.
 
-libnftables would do as well, but a fresh process pays 4 ms to load it; these messages need nothing but `_socket`.
-Layouts: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; the encoding of elements is nft's own, so that
-`nft list` shows what was added here (compared in tests/kernel/test_firewall_nft.py).
+libnftables would do as well, but a fresh process pays 4 ms to load it; this needs nothing but `_socket`.
 """
 
 from __future__ import annotations
@@ -10,115 +8,44 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-from struct import pack, unpack_from
+from struct import unpack_from
 
-from pycni.firewall.elements import attribute, decode_elements, each_attribute, encode_element
-from pycni.firewall.nft_text import SetType, Table
-from pycni.firewall.rules import Element
+from pycni.firewall.elements import decode_elements
 from pycni.host.netfilter_socket import NetfilterSocket, open_kept
+from pycni.host.nft_messages import (
+    BATCH_BEGIN,
+    BATCH_END,
+    DUMP,
+    REQUEST,
+    attributes,
+    encoded_end,
+    get_all_elements,
+    get_chain,
+    get_chains,
+    get_elements,
+    get_generation,
+    get_rules,
+    get_table,
+    in_groups,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pycni.firewall.nft_text import SetType, Table
+    from pycni.firewall.rules import Element
+    from pycni.host.nft_messages import Message
+
 NETLINK_NETFILTER = 12
 SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-REQUEST, ACK, DUMP_INTR, EXCL, DUMP, CREATE = 0x1, 0x4, 0x10, 0x200, 0x300, 0x400
-BATCH_BEGIN, BATCH_END = 16, 17
-SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
-FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
-GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, GETRULE, DELRULE = 1, 2, 3, 4, 5, 7, 8
-NEWSETELEM, GETSETELEM, DELSETELEM, GETGEN = 12, 13, 14, 16
-NESTED = 0x8000
+ACK, DUMP_INTR = 0x4, 0x10
 NOT_THERE = errno.ENOENT, errno.EINVAL  # the latter: a kernel without nf_tables, where nothing is (nfnetlink_rcv_msg)
 SOL_SOCKET, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 1, 32, 33
 SEND_BUFFER = 100_000  # bytes that fit into any socket's
 ANSWERS = 100  # acknowledgements that fit into any socket's receive buffer, 208 KiB; each takes about 1 KiB of it
-MANY = 200  # elements of one message: an attribute ends at 65535 bytes, an element with a long comment has 260
 ASKED = 64  # elements of one question: the answers must fit into the receive buffer, 208 KiB by default
-
-
-class Message:
-    """One message of a batch: *kind* is NFT_MSG_…, *flags* those beside REQUEST and ACK."""
-
-    __slots__ = ("body", "family", "flags", "kind")
-
-    def __init__(self, kind: int, flags: int, family: str, body: bytes) -> None:
-        self.kind = kind
-        self.flags = flags
-        self.family = FAMILIES[family]
-        self.body = body
-
-
-def _names(table: str, *others: str) -> bytes:
-    """Attribute 1 is the table's name in every message, 2 (set) or 3 (chain) are given as (kind, name) by callers."""
-    return attribute(1, table.encode() + b"\0") + b"".join(attribute(2, name.encode() + b"\0") for name in others)
-
-
-def _chain_names(table: str, chain: str) -> bytes:
-    """Of messages about a chain itself, which have its name in attribute 3."""
-    return _names(table) + attribute(3, chain.encode() + b"\0")
-
-
-def add_elements(table: Table, elements: Sequence[Element], *, exclusive: bool = False) -> Message:
-    """Add *elements* of one set, at most MANY; one that is there already is fine, and EEXIST where *exclusive*.
-
-    ENOENT: no such table or set.
-    """
-    flags = CREATE | (EXCL if exclusive else 0)
-    return Message(NEWSETELEM, flags, table.family, _elements_body(table, elements, whole=True))
-
-
-def delete_elements(table: Table, elements: Sequence[Element]) -> Message:
-    """Delete the elements of one set with those keys, at most MANY; ENOENT where one is not there."""
-    return Message(DELSETELEM, 0, table.family, _elements_body(table, elements, whole=False))
-
-
-def in_groups(elements: Iterable[Element], size: int = 0) -> list[list[Element]]:
-    """*elements* in their order, neighbours of one set together in groups of MANY, or of *size*."""
-    out: list[list[Element]] = []
-    for one in elements:
-        if not out or out[-1][0].set != one.set or len(out[-1]) >= (size or MANY):
-            out.append([])
-        out[-1].append(one)
-    return out
-
-
-def flush_chain(table: Table, chain: str) -> Message:
-    """Remove the rules of *chain*; ENOENT where it does not exist. Of an empty one: whether it exists."""
-    body = _names(table.name, chain)
-    return Message(DELRULE, 0, table.family, body)
-
-
-def delete_chain(family: str, table: str, chain: str) -> Message:
-    return Message(DELCHAIN, 0, family, _chain_names(table, chain))
-
-
-def add_chain(table: Table, chain: str) -> Message:
-    """Add a chain without a hook; it may be there already."""
-    return Message(NEWCHAIN, CREATE, table.family, _chain_names(table.name, chain))
-
-
-def _get_chain(family: str, table: str, chain: str) -> Message:
-    return Message(GETCHAIN, 0, family, _chain_names(table, chain))
-
-
-def _get_table(family: str, table: str) -> Message:
-    return Message(GETTABLE, 0, family, _names(table))
-
-
-def delete_table(family: str, table: str) -> Message:
-    return Message(DELTABLE, 0, family, _names(table))
-
-
-def _elements_body(table: Table, elements: Sequence[Element], *, whole: bool) -> bytes:
-    """*whole*: with comment and data, not as mere keys."""
-    spec = table.set_named(elements[0].set)
-    if spec is None:
-        raise OSError(errno.ENOENT, f"table {table.family} {table.name} has no set {elements[0].set}")
-    members = b"".join(attribute(1 | NESTED, encode_element(spec, one, comment=whole)) for one in elements)
-    return _names(table.name, spec.name) + attribute(3 | NESTED, members)
 
 
 class Nfnetlink(NetfilterSocket):
@@ -142,11 +69,10 @@ class Nfnetlink(NetfilterSocket):
         Nothing is changed if anything failed. Raises OSError where the batch as such is refused (EPERM …).
         """
         begin = self._sequence + 1
-        parts = [_message(BATCH_BEGIN, REQUEST, begin, 0)]
-        for number, one in enumerate(messages, begin + 1):
-            parts.append(_message(SUBSYSTEM << 8 | one.kind, REQUEST | one.flags, number, one.family, one.body))
+        parts = [encoded_end(BATCH_BEGIN, begin)]
+        parts += [one.encoded(number) for number, one in enumerate(messages, begin + 1)]
         end = begin + len(messages) + 1
-        parts.append(_message(BATCH_END, REQUEST, end, 0))
+        parts.append(encoded_end(BATCH_END, end))
         self._sequence = end
         data = b"".join(parts)
         if len(data) > SEND_BUFFER:
@@ -193,12 +119,7 @@ class Nfnetlink(NetfilterSocket):
         for all: a question for each costs more than the answers."""
         first = self._sequence + 1
         self._sequence += len(messages)
-        self._socket.send(
-            b"".join(
-                _message(SUBSYSTEM << 8 | one.kind, REQUEST, number, one.family, one.body)
-                for number, one in enumerate(messages, first)
-            )
-        )
+        self._socket.send(b"".join([one.encoded(number) for number, one in enumerate(messages, first)]))
         found: dict[int, bytes | None] = {}
         while len(found) < len(messages):
             for kind, _, sequence, payload in self._receive():
@@ -219,14 +140,12 @@ class Nfnetlink(NetfilterSocket):
 
     def generation(self) -> bytes:
         """What tells the ruleset of this namespace from what it was before any transaction; b"" without nf_tables."""
-        return attributes(self.get_each([Message(GETGEN, 0, "inet", b"")])[0] or b"").get(1, b"")
+        return attributes(self.get_each([get_generation()])[0] or b"").get(1, b"")
 
     def _ask(self, message: Message) -> tuple[list[bytes], bool]:
         self._sequence += 1
         dump = message.flags & DUMP == DUMP
-        flags = REQUEST | message.flags | (0 if dump else ACK)
-        kind = SUBSYSTEM << 8 | message.kind
-        self._socket.send(_message(kind, flags, self._sequence, message.family, message.body))
+        self._socket.send(message.encoded(self._sequence, REQUEST if dump else REQUEST | ACK))
         answers: list[bytes] = []
         interrupted = False
         while True:
@@ -270,7 +189,7 @@ class Nfnetlink(NetfilterSocket):
 
     def _chains(self, chains: Sequence[tuple[str, str, str]]) -> list[dict[int, bytes]]:
         """For each (family, table, name) that chain's attributes, {} where it does not exist."""
-        return [attributes(answer or b"") for answer in self.get_each([_get_chain(*chain) for chain in chains])]
+        return [attributes(answer or b"") for answer in self.get_each([get_chain(*chain) for chain in chains])]
 
     @staticmethod
     def hook_of(chain: dict[int, bytes]) -> int | None:
@@ -280,20 +199,19 @@ class Nfnetlink(NetfilterSocket):
 
     def chains(self, family: str) -> list[dict[int, bytes]]:
         """Every chain of *family* (a dump): attributes by NFTA_CHAIN_…"""
-        return [attributes(answer) for answer in self.get(Message(GETCHAIN, DUMP, family, b""))]
+        return [attributes(answer) for answer in self.get(get_chains(family))]
 
     def rules(self, family: str, table: str, chain: str) -> list[dict[int, bytes]]:
         """Every rule of one chain (a dump the kernel filters): attributes by NFTA_RULE_…"""
-        body = _names(table, chain)
-        return [attributes(answer) for answer in self.get(Message(GETRULE, DUMP, family, body))]
+        return [attributes(answer) for answer in self.get(get_rules(family, table, chain))]
 
     def has_table(self, family: str, table: str) -> bool:
-        return self.get_each([_get_table(family, table)])[0] is not None
+        return self.get_each([get_table(family, table)])[0] is not None
 
     def has_marked(self, table: Table) -> tuple[bool, bool]:
         """Whether *table* is there, and whether it is in this version."""
         names = table.family, table.name
-        there, marked = self.get_each([_get_table(*names), _get_chain(*names, table.marker())])
+        there, marked = self.get_each([get_table(*names), get_chain(*names, table.marker())])
         return there is not None, marked is not None
 
     def element(self, table: Table, element: Element) -> Element | None:
@@ -323,16 +241,14 @@ class Nfnetlink(NetfilterSocket):
         spec = table.set_named(elements[0].set)
         if spec is None:
             return []
-        body = _elements_body(table, elements, whole=False)
-        return self._decoded(spec, self.get(Message(GETSETELEM, 0, table.family, body)))
+        return self._decoded(spec, self.get(get_elements(table, elements)))
 
     def elements(self, table: Table, name: str) -> list[Element]:
         """All elements of the set *name* (a dump)."""
         spec = table.set_named(name)
         if spec is None:
             return []
-        body = _names(table.name, name)
-        return self._decoded(spec, self.get(Message(GETSETELEM, DUMP, table.family, body)))
+        return self._decoded(spec, self.get(get_all_elements(table, name)))
 
     def _decoded(self, spec: SetType, answers: Sequence[bytes]) -> list[Element]:
         return [one for answer in answers for one in decode_elements(spec, attributes(answer).get(3, b""))]
@@ -341,14 +257,3 @@ class Nfnetlink(NetfilterSocket):
 def open_nfnetlink() -> Nfnetlink:
     """A socket in the calling thread's namespace; OSError where the kernel has no nfnetlink."""
     return open_kept(Nfnetlink, "nfnetlink")
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes in *data* by type; of several of one type the last."""
-    return dict(each_attribute(data))
-
-
-def _message(kind: int, flags: int, sequence: int, family: int, body: bytes = b"") -> bytes:
-    """Netlink header, nfgenmsg (of a batch's ends its last field names the subsystem, in network order), body."""
-    resource = SUBSYSTEM if kind in (BATCH_BEGIN, BATCH_END) else 0
-    return pack("IHHIIBB", 20 + len(body), kind, flags, sequence, 0, family, 0) + resource.to_bytes(2, "big") + body

@@ -13,7 +13,7 @@ from binascii import crc32
 from struct import pack, unpack_from
 
 from pycni.firewall.elements import attribute, each_attribute
-from pycni.host.nfnetlink import CREATE, DUMP, GETRULE, GETSETELEM, NEWCHAIN, NEWSETELEM, Message
+from pycni.host.nft_messages import CREATE, DUMP, GETRULE, GETSETELEM, NEWCHAIN, NEWSETELEM, Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

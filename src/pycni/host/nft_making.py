@@ -10,7 +10,7 @@ from fcntl import LOCK_EX, flock
 from pycni.cni.errors import CniError, Code
 from pycni.firewall.nft_text import GUARD, MAIN, render_rebuild
 from pycni.host import nft_compiled
-from pycni.host.nfnetlink import add_chain, delete_chain
+from pycni.host.nft_messages import add_chain, delete_chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

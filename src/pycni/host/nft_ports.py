@@ -18,7 +18,7 @@ from pycni.firewall.ports import (
     render_conditional,
 )
 from pycni.firewall.rules import comment_of
-from pycni.host.nfnetlink import delete_chain, delete_elements, flush_chain, in_groups
+from pycni.host.nft_messages import delete_chain, delete_elements, flush_chain, in_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,27 +11,11 @@ import os
 
 from pycni.cni.errors import CniError
 from pycni.firewall.nft_text import GUARD, MAIN, with_admin
-from pycni.firewall.rules import (
-    Element,
-    comment_of,
-    guard_elements,
-    odd_elements,
-    own_elements,
-    shared_elements,
-    unused_elements,
-)
+from pycni.firewall.rules import Element, comment_of, guard_elements, own_elements, unused_elements
 from pycni.host.firewall import refused
 from pycni.host.forward import close_all_forward, close_forward, open_forward
-from pycni.host.nfnetlink import (
-    Nfnetlink,
-    add_elements,
-    delete_chain,
-    delete_elements,
-    delete_table,
-    flush_chain,
-    in_groups,
-    open_nfnetlink,
-)
+from pycni.host.nfnetlink import Nfnetlink, open_nfnetlink
+from pycni.host.nft_messages import delete_chain, delete_elements, delete_table, in_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +24,7 @@ if TYPE_CHECKING:
     from pycni.firewall.nft_text import Table
     from pycni.firewall.rules import AttachmentRules, NetworkRules
     from pycni.host.firewall import Everyone
-    from pycni.host.nfnetlink import Message
+    from pycni.host.nft_addition import Addition
 
 ADMIN_FILE = "/etc/pycni/admin.nft"  # rules of the administrator, for chain admin
 TRIES = 32  # each try of a transaction settles at least one reason of its failure; more means somebody undoes our work
@@ -108,7 +92,7 @@ class NftFirewall:
 
     def apply_add(self, network: NetworkRules, attachment: AttachmentRules, everyone: Everyone | None = None) -> None:
         try:
-            wanted = _Addition(network, attachment, main_table())
+            wanted = _addition(network, attachment, main_table())
             for table in wanted.tables:
                 # Asked, not found out by the transaction: the kernel ends a failed one by waiting for an RCU grace
                 # period (nf_tables_abort), 12 ms against 0.03.
@@ -128,7 +112,7 @@ class NftFirewall:
         except OSError as failure:
             raise refused(failure, f"the rules of {attachment.owner} cannot be added") from failure
 
-    def _add(self, wanted: _Addition, *, marked: bool) -> Table | None:
+    def _add(self, wanted: Addition, *, marked: bool) -> Table | None:
         """Add all elements of *wanted*; the table to make first, where it is not there in this version."""
         for _ in range(TRIES):
             steps = wanted.steps(marked=marked)
@@ -147,7 +131,7 @@ class NftFirewall:
                     raise OSError(number, f"{table.family} {table.name}: {os.strerror(number)}")
         raise OSError(errno.EAGAIN, "the ruleset keeps changing")
 
-    def _resolve(self, wanted: _Addition, table: Table, elements: list[Element]) -> None:
+    def _resolve(self, wanted: Addition, table: Table, elements: list[Element]) -> None:
         """One of *elements* is refused as existing: replace those of the same key, stand apart where subnets overlap.
 
         CniError 100 where it is another's host port.
@@ -190,7 +174,7 @@ class NftFirewall:
     def _add_all(self, table: Table, all_rules: Iterable[tuple[NetworkRules, AttachmentRules]]) -> bool:
         """Add what stands in *table* of each; False where somebody removed the table meanwhile."""
         for network, attachment in all_rules:
-            wanted = _Addition(network, attachment, table if table.family == MAIN.family else MAIN, only=table)
+            wanted = _addition(network, attachment, table if table.family == MAIN.family else MAIN, only=table)
             try:
                 lacking = self._add(wanted, marked=False)
                 if lacking is None and table is wanted.main:
@@ -271,7 +255,7 @@ class NftFirewall:
     def missing(self, network: NetworkRules, attachment: AttachmentRules) -> tuple[str, ...]:
         from pycni.host.nft_survey import missing
 
-        wanted = _Addition(network, attachment, main_table())
+        wanted = _addition(network, attachment, main_table())
         return tuple(missing(self._kernel, wanted.tables, network, attachment))
 
     def repair(self) -> None:
@@ -306,41 +290,7 @@ class NftFirewall:
         return tuple(out)
 
 
-class _Addition:
-    """The elements of one ADD, and what is learnt while adding them."""
+def _addition(network: NetworkRules, attachment: AttachmentRules, main: Table, only: Table | None = None) -> Addition:
+    from pycni.host.nft_addition import Addition  # not for DEL
 
-    def __init__(
-        self, network: NetworkRules, attachment: AttachmentRules, main: Table, only: Table | None = None
-    ) -> None:
-        self._network = network
-        self._attachment = attachment
-        self._elements = {MAIN.family: [*shared_elements(network), *own_elements(attachment)]}
-        self._elements[GUARD.family] = list(guard_elements(attachment))
-        self.main = main
-        self.tables = [table for table in (main, GUARD) if self._elements[table.family] and only in (None, table)]
-        self.has_ports = bool(attachment.ports)
-        self.replaced: set[Element] = set()
-
-    def steps(self, *, marked: bool) -> list[tuple[Table, list[Element], Message]]:
-        """The transaction: (table, elements, message). Own elements must be new, so that none has a stale owner."""
-        out: list[tuple[Table, list[Element], Message]] = []
-        for table in self.tables:
-            if marked:
-                out.append((table, [], flush_chain(table, table.marker())))
-            for group in in_groups(self._elements[table.family]):
-                old = [one for one in group if one in self.replaced]
-                if old:
-                    out.append((table, old, delete_elements(table, old)))
-                out.append((table, group, add_elements(table, group, exclusive=bool(group[0].comment))))
-        return out
-
-    def stand_apart(self, element: Element) -> None:
-        """The subnet of *element* overlaps another one's: tell it address by address."""
-        apart = odd_elements(self._network, self._attachment, element.key[0])
-        out = {one.key for one in apart if one.set.startswith("odd")}
-        members = [
-            one
-            for one in self._elements[MAIN.family]
-            if one != element and not (one.set.startswith("masq") and one.key in out)
-        ]
-        self._elements[MAIN.family] = members + [one for one in apart if one not in members]
+    return Addition(network, attachment, main, only)

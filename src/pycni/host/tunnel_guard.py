@@ -14,14 +14,16 @@ from pycni.cni.errors import CniError, Code
 from pycni.firewall.nft_text import render_rebuild
 from pycni.firewall.tunnel_text import TUNNELS, guarded_element, peer_elements
 from pycni.host import nft_compiled
-from pycni.host.nfnetlink import add_chain, add_elements, delete_elements, delete_table, in_groups, open_nfnetlink
+from pycni.host.nfnetlink import open_nfnetlink
+from pycni.host.nft_messages import add_chain, add_elements, delete_elements, delete_table, in_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pycni.firewall.rules import Element
-    from pycni.host.nfnetlink import Message, Nfnetlink
+    from pycni.host.nfnetlink import Nfnetlink
+    from pycni.host.nft_messages import Message
 
 
 def guard(port: int, vni: int, peers: Iterable[str]) -> None:
