@@ -92,6 +92,9 @@ class Listener(Watcher):
         self.counters.connections += 1
         try:
             backend.setsockopt(TCP, _socket.TCP_NODELAY, 1)
+            # The third segment of the handshake waits for the request, so that both are one: a fifteenth of all that
+            # a connection costs. Connection._begin sends it off where there is no request.
+            backend.setsockopt(TCP, _socket.TCP_QUICKACK, 0)
             failure = backend.connect_ex(self.mapping.to)
             if failure not in (0, EINPROGRESS):
                 raise OSError(failure, "connect")

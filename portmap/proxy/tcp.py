@@ -110,6 +110,10 @@ class Connection(Watcher):
         up.readable = self.down.writable = True
         self._on_event(events, self.down, up)
         if not self.closed:
+            if not up.moved:
+                # The client waits for the container to speak, and that for the end of the handshake, which the kernel
+                # would hold back for TCP_DELACK_MAX, 0.2 s.
+                self.backend.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
             self.listener.service.engine.watch(self.client.fileno(), BOTH, self.on_client)
 
     def _on_event(self, events: int, out: Way, back: Way) -> None:

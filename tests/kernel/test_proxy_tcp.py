@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ from tests.kernel.proxy_lab import (
 )
 
 pytestmark = pytest.mark.needs("root")
+
+SEGMENTS_IN, ROUND_TRIP_US = 140, 68  # places in struct tcp_info
 
 
 @pytest.fixture
@@ -65,6 +68,51 @@ def test_large_streams_arrive_unchanged_both_ways(lab: ProxyLab) -> None:
     wait_until(lambda: lab.total("open") == 0, DEADLINE_S)
     total = lab.control.stats()["total"]
     assert (total["bytes_in"], total["bytes_out"], total["resets"]) == (len(data), len(data), 0)
+
+
+# -- the beginning -----------------------------------------------------------------------------------------------------
+
+
+def tcp_info(connection: socket.socket, at: int) -> int:
+    """The number at that place of struct tcp_info, linux/tcp.h."""
+    data = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return int(struct.unpack_from("I", data, at)[0])
+
+
+def test_request_comes_with_the_end_of_the_handshake(lab: ProxyLab) -> None:
+    """One segment less than of a client that connects and then speaks."""
+    heard: list[int] = []
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1)
+        heard.append(tcp_info(connection, SEGMENTS_IN))
+
+    to = lab.serve(serve)
+    with lab.host.in_namespace(lambda: socket.create_connection(to, timeout=DEADLINE_S)) as direct:
+        direct.sendall(b"1")
+        wait_until(lambda: len(heard) == 1, DEADLINE_S)
+    port = lab.publish(to)
+    lab.process.send_signal(signal.SIGSTOP)  # so that the request is there when it connects
+    with lab.dial(port) as client:
+        client.sendall(b"1")
+        lab.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(heard) == 2, DEADLINE_S)
+    assert heard[1] == heard[0] - 1
+
+
+def test_server_that_speaks_first_is_not_kept_waiting(lab: ProxyLab) -> None:
+    """A handshake that is held back takes TCP_DELACK_MAX, 0.2 s, by the server's clock: here at least one does not."""
+    took: list[int] = []
+
+    def serve(connection: socket.socket) -> None:
+        took.append(tcp_info(connection, ROUND_TRIP_US))
+        connection.sendall(b"220")
+
+    port = lab.publish(lab.serve(serve))
+    for _ in range(5):
+        with lab.dial(port) as client:
+            assert receive(client, 3) == b"220"
+    assert min(took) < 150_000
 
 
 def test_many_streams_at_once_do_not_mix(lab: ProxyLab) -> None:
