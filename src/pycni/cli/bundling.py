@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import marshal
 import os
 from collections.abc import Iterator
@@ -24,10 +25,13 @@ def write_bundle(parent: str) -> bool:
     table: Table = {}
     codes: list[bytes] = []
     at = 0
-    for name, path in _modules(package):
+    modules = dict(_modules(package))
+    for name, path in modules.items():
         seen = os.stat(path)  # before it is read: what changes in between is seen to have changed
-        code = marshal.dumps(SourceFileLoader(name, path).get_code(name))  # out of its .pyc where that is fresh
-        table[name] = (path.endswith("/__init__.py"), path, seen.st_mtime_ns, seen.st_size, at, len(code))
+        loader = SourceFileLoader(name, path)
+        code = marshal.dumps(loader.get_code(name))  # out of its .pyc where that is fresh
+        needed = tuple(one for one in _imports(loader.get_data(path)) if one in modules and one != name)
+        table[name] = (path.endswith("/__init__.py"), path, seen.st_mtime_ns, seen.st_size, at, len(code), needed)
         codes.append(code)
         at += len(code)
     return _write(os.path.join(package, "exe", "__pycache__", NAME), table, codes)
@@ -50,6 +54,22 @@ def _modules(package: str) -> Iterator[tuple[str, str]]:
                 if file.endswith(".py"):
                     parts = ["pycni", *below.split("/"), *([] if file == "__init__.py" else [file[:-3]])]
                     yield ".".join(parts), os.path.join(folder, file)
+
+
+def _imports(source: bytes) -> dict[str, None]:
+    """What is imported, or may be, when a module of that source is loaded: in its order, packages first."""
+    found: dict[str, None] = {}
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Import):
+            names = [one.name for one in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            names = [statement.module, *(f"{statement.module}.{one.name}" for one in statement.names)]
+        else:
+            continue  # also what stands below `if TYPE_CHECKING:`
+        for name in names:
+            parts = name.split(".")
+            found.update(dict.fromkeys(".".join(parts[:end]) for end in range(1, len(parts) + 1)))
+    return found
 
 
 def _write(path: str, table: Table, codes: list[bytes]) -> bool:
