@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import proxy_report, setting
+from bench.calm import Calm
 from bench.proxy_sides import (
     BRIDGE,
     CONTAINER,
@@ -36,7 +36,7 @@ from bench.proxy_sides import (
 
 QUICK = {"rounds": 3, "seconds": 0.4, "ports": [1, 100]}
 WARM_UP_S = 0.2
-CALM_S, CALM_DEADLINE_S, BUSY = 0.1, 20.0, 0.25
+CALM_S = 20.0  # of waiting, at most, before each round
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -70,7 +70,9 @@ def measure_loads(lab: Lab, given: argparse.Namespace) -> dict[str, dict[str, li
                 show(f"{load.name}: round {number + 1} of {given.rounds}")
                 # A proxy's neighbour is always the other proxy: which of them is first changes.
                 order = ways[1::-1] + ways[2:] if number % 2 else ways
-                wait_for_calm()
+                # Client, proxy and server pass the work round and each waits for its turn: on a busy machine that is
+                # what is measured, and a proxy with ten threads gets more turns than one with one.
+                Calm(CALM_S).wait()
                 for way in order:
                     found[load.name][way.name].append(lab.measure(way, load.mode, given.seconds, load.clients))
         return found
@@ -87,22 +89,6 @@ def measure_memory(lab: Lab, given: argparse.Namespace) -> list[dict[str, float]
                 one["docker-proxy"] = pss(pids)
         found.append(one)
     return found
-
-
-def wait_for_calm() -> None:
-    """Until others use less than BUSY of the machine, but not for ever.
-
-    Client, proxy and server pass the work round and each waits for its turn: on a busy machine that is what is
-    measured, and a proxy with ten threads gets more turns than one with one.
-    """
-    end = time.monotonic() + CALM_DEADLINE_S
-    while time.monotonic() < end:
-        before = setting.processor_times()
-        time.sleep(CALM_S)
-        used, whole = (after - earlier for after, earlier in zip(setting.processor_times(), before, strict=True))
-        if used < BUSY * whole:
-            return
-    print(f"others kept the machine busy for {CALM_DEADLINE_S:g} s: these figures show it", file=sys.stderr)
 
 
 def show(text: str) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     Pipe = tuple[int, int, int]  # where it is read, where it is written, bytes that it holds
 
 # The more goes through at a time, the less often a reader that was faster has to be woken: through 1 MiB a gigabyte
-# takes two thirds of the processor time that it takes through 256 KiB (bench/proxy.py, to the container). 1 MiB is
+# takes two thirds of the processor time that it takes through 256 KiB (to the container, docs/decisions/0007). 1 MiB is
 # pipe-max-size, and all pipes of one unprivileged user may have pipe-user-pages-soft pages, 64 MiB, together; more is
 # refused (fs/pipe.c). So half of that for a few large ones, as a pipe is in hand only for a moment or while its reader
 # is slow, and the rest for many small ones.

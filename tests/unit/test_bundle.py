@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,17 @@ def loaded(parent: Path, *words: str) -> dict[str, tuple[str, str]]:
     return {name: (loader, file) for name, loader, file in ((*line.split(" "), "")[:3] for line in lines)}
 
 
+@contextmanager
+def edited(source: Path, line: str) -> Iterator[None]:
+    """A further line at the end of *source*, for as long as the block takes."""
+    text = source.read_text()
+    source.write_text(f"{text}\n{line}\n")
+    try:
+        yield
+    finally:
+        source.write_text(text)
+
+
 def test_modules_come_out_of_it_and_know_their_files(parent: Path) -> None:
     """All but the two that are needed to open it, and those that no call loads; the same modules as without."""
     remove_bundle(str(parent))
@@ -95,10 +108,7 @@ def test_next_to_another_thread_the_import_system_loads_all(parent: Path) -> Non
 
 def test_a_module_that_fails_is_not_there_and_fails_again(parent: Path) -> None:
     """What it raised comes through those that need it; none of them stays half loaded."""
-    source = parent / "pycni/plugins/bridge/plan.py"
-    text = source.read_text()
-    source.write_text(text + "\nraise MemoryError('here')\n")
-    try:
+    with edited(parent / "pycni/plugins/bridge/plan.py", "raise MemoryError('here')"):
         assert write_bundle(str(parent))
         script = (
             "import sys; sys.path.append(sys.argv[1])\nfrom pycni.exe.start import main\n"
@@ -108,35 +118,23 @@ def test_a_module_that_fails_is_not_there_and_fails_again(parent: Path) -> None:
             "print([name for name in sys.modules if name.startswith('pycni.plugins.bridge.')])"
         )
         assert said(script, str(parent)) == ["here", "here", "[]"]
-    finally:
-        source.write_text(text)
 
 
 def test_a_module_that_changed_is_read_anew(parent: Path) -> None:
     """An upgrade or an editor: what the file says now counts, also where the bundle cannot be written again."""
     assert write_bundle(str(parent))
-    source = parent / "pycni/plugins/bridge/plan.py"
-    text = source.read_text()
-    source.write_text(text + "\nMARK = 'new'\n")
-    try:
+    with edited(parent / "pycni/plugins/bridge/plan.py", "MARK = 'new'"):
         changed = loaded(parent)
         assert changed["found"][0] == "new"
         assert changed["pycni.plugins.bridge.plan"][0] == "SourceFileLoader"
         assert changed["pycni.cni.errors"][0] == "Finder"
-    finally:
-        source.write_text(text)
 
 
 def test_one_that_another_version_wrote_is_as_none(parent: Path) -> None:
     """It may have another form."""
     assert write_bundle(str(parent))
-    reader = parent / "pycni/exe/bundle.py"
-    text = reader.read_text()
-    reader.write_text(text + "\n# newer\n")
-    try:
+    with edited(parent / "pycni/exe/bundle.py", "# newer"):
         assert loaded(parent)["pycni.plugins.bridge.plan"][0] == "SourceFileLoader"
-    finally:
-        reader.write_text(text)
 
 
 @pytest.mark.parametrize("content", [b"", b"12", b"999999          ", b"5               N", b"not a number at all"])

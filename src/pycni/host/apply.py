@@ -221,10 +221,8 @@ class Kernel:
         self.socket(op.where).request(self._request(op))
 
     def _request(self, op: LinkRequest) -> bytes:
-        known = self._links.get((op.where, op.link))
-        if known is None and isinstance(op, ops.SetUp):
-            return link_requests.request_of(op, op.link)
-        return link_requests.request_of(op, known.index if known is not None else self.index(op.where, op.link))
+        by_name = isinstance(op, ops.SetUp) and (op.where, op.link) not in self._links
+        return link_requests.request_of(op, op.link if by_name else self.index(op.where, op.link))
 
     def _await_up(self, op: ops.AwaitUp) -> None:
         state = self.host.wait_up(self.index(ops.HOST, op.link), PORT_DEADLINE_S)

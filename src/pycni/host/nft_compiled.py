@@ -13,7 +13,7 @@ from binascii import crc32
 from struct import pack, unpack_from
 
 from pycni.firewall.elements import attribute, each_attribute
-from pycni.host.nft_messages import CREATE, DUMP, GETRULE, GETSETELEM, NEWCHAIN, NEWSETELEM, Message
+from pycni.host.nft_messages import CREATE, DUMP, GETCHAIN, GETRULE, GETSETELEM, NEWCHAIN, NEWSETELEM, Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pycni.host.nfnetlink import Nfnetlink
 
 FOLDER = "/var/lib/pycni"
-NEWTABLE, NEWRULE, NEWSET, GETCHAIN, GETSET = 0, 6, 9, 4, 10
+NEWTABLE, NEWRULE, NEWSET, GETSET = 0, 6, 9, 10
 APPEND = 0x800
 # What of a dump is not for a request: enum nft_chain_attributes, nft_rule_attributes, nft_set_attributes.
 CHAIN_OWN = (2, 6, 8, 10)  # handle, use, counters, and the flag that says it has a hook
