@@ -15,7 +15,7 @@ from pycni.cni.result import Dns, IPConfig, Result
 from pycni.ipam.allocate import choose
 from pycni.ipam.conf import data_dir, parse_ipam, parse_resolv_conf, parse_sets
 from pycni.ipam.ranges import address
-from pycni.ipam.reclaim import here, is_dead, namespace_of, release_dead
+from pycni.ipam.reclaim import here, identity, is_dead, namespace_of, release_dead
 from pycni.store.leases import Lease
 
 TYPE_CHECKING = False
@@ -46,13 +46,23 @@ def lease_from(ipam: IpamConf, call: Call, conf: NetConf, store: Store, find_poo
         pool = find_pool() or store.leases.make_pool(ipam.data_dir, conf.name)
         chosen = _choose_all(ipam, call, pool, seen_from)
         now = time.time()
-        first_use = True
+        former: list[bytes] = []
         for free, within in chosen:
             owner = (call.container_id, call.ifname, str(within.subnet))
             where = (seen_from.boot_id, call.netns, netns_id, seen_from.mount_ns)
-            first_use &= pool.put(Lease(free, *owner, None, *where, now))
+            mac = pool.put(Lease(free, *owner, None, *where, now))
+            if mac is not None:
+                former.append(mac)
     ips = tuple(ip_config(*each) for each in chosen)
-    return Result(ips=ips, routes=ipam.routes, dns=dns, first_use=first_use)
+    mac = _mac_of(chosen[0][0], ipam, conf, seen_from)
+    return Result(ips=ips, routes=ipam.routes, dns=dns, mac=mac, former_macs=tuple(former))
+
+
+def _mac_of(first: Address, ipam: IpamConf, conf: NetConf, seen_from: Here) -> bytes:
+    from pycni.cni.macs import lease_mac  # not for DEL
+
+    host = f"{seen_from.boot_id}/{identity('/proc/thread-self/ns/net')}"
+    return lease_mac(host, f"{ipam.data_dir}/{conf.name}", first)
 
 
 def delete(call: Call, conf: NetConf, store: Store) -> None:
@@ -60,7 +70,7 @@ def delete(call: Call, conf: NetConf, store: Store) -> None:
     with store.transaction():
         pool = _pool(conf, store)
         if pool is not None:
-            pool.release(held_by(pool, call))
+            pool.release(held_by(pool, call), call.mac)
 
 
 def check(call: Call, conf: NetConf, store: Store) -> None:

@@ -38,23 +38,23 @@ def add(call: Call, netconf: NetConf) -> Result:
             record = new_record(attachment, call, netconf, PLUGIN, netns.identity(container)).replace(
                 host_links=(host_link_name(attachment),), bridge=conf.bridge, backend=firewall.name
             )
-            mac = conf.mac or _random_mac()  # before anything is made: the record names every rule there will be
 
             def described(record: Record, lease: Result) -> tuple[Record, plan.Wanted]:
                 if conf.ipam and not lease.ips:
                     why = f"ipam.type is {conf.ipam}"
                     raise CniError(Code.INVALID_CONFIG, "IPAM plugin returned missing IP config", why)
-                want = plan.wanted(conf, lease)
+                # A MAC before anything is made: the record names every rule there will be.
+                want = plan.wanted(conf, lease.replace(mac=conf.mac or lease.mac or _random_mac()))
                 owned = record.replace(
                     addresses=tuple(str(ip.address) for ip in want.result.ips),
                     network_rules=plan.network_rules(conf, attachment, want),
-                    attachment_rules=plan.attachment_rules(conf, attachment, want, mac),
+                    attachment_rules=plan.attachment_rules(conf, attachment, want),
                 )
                 return owned, want
 
             record, want = begin_with_lease(store, call, record, netconf, described)
             kernel = Kernel(container, firewall, EveryoneElse(store, record))
-            return _add(store, record, call, netconf, conf, want=want, mac=mac, kernel=kernel)
+            return _add(store, record, call, netconf, conf, want=want, kernel=kernel)
     finally:
         os.close(container)
 
@@ -67,12 +67,11 @@ def _add(
     conf: BridgeConf,
     *,
     want: plan.Wanted,
-    mac: bytes,
     kernel: Kernel,
 ) -> Result:
     inverses: list[ops.Op] = []
     try:
-        facts = read_facts(store, record, conf, want, kernel).replace(container_mac=mac)
+        facts = read_facts(store, record, conf, want, kernel)
         apply_plan(plan.plan_add(conf, record.attachment, want, facts), kernel, inverses)
         result = want.result.replace(interfaces=_interfaces(conf, call, record, kernel))
         store.attachments.commit(record.attachment, dump(render_result(result, netconf.cni_version)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def delete(call: Call, netconf: NetConf) -> None:
     """DEL: whatever is left of the attachment goes, also without namespace, prevResult or record."""
     attachment = Attachment(netconf.name, call.container_id, call.ifname)
-    removal = links.Removal((host_link_name(attachment),))
+    removal = links.removal((host_link_name(attachment),))
     try:
         from pycni.attach.release import release
         from pycni.store import open_store

@@ -49,13 +49,12 @@ class BridgeFacts(Value):
     gateway_addresses: tuple[AddressWithPrefix, ...] = ()  # on the interface that carries the gateways
     replaceable: bool = False  # that interface is a bridge of ours with no attachment left: its address may change
     bridge_mac: bytes = b""  # for a bridge that has to be created
-    container_mac: bytes = b""  # the configuration's, or random
 
 
 class Wanted(Value):
     """The network as this ADD wants it: gateways filled in, default routes decided."""
 
-    result: Result
+    result: Result  # with the MAC that the container gets
     gateways: tuple[AddressWithPrefix, ...]  # what the host's interface carries: one for each address of the container
 
 
@@ -109,7 +108,7 @@ def plan_add(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: Brid
             ifname=attachment.ifname,
             bridge=conf.bridge,
             mtu=mtu,
-            mac=facts.container_mac,
+            mac=want.result.mac,
             alias=alias(attachment),
         )
     )
@@ -124,18 +123,15 @@ def plan_add(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: Brid
         # before the firewall: an address that turns out to be another container's has rules of that one's
         ops += [AwaitPort(host), AwaitDad(attachment.ifname)]
     if needs_firewall(conf):
-        ops.append(
-            ApplyFirewall(
-                network_rules(conf, attachment, want), attachment_rules(conf, attachment, want, facts.container_mac)
-            )
-        )
+        ops.append(ApplyFirewall(network_rules(conf, attachment, want), attachment_rules(conf, attachment, want)))
     if conf.container_up:
         if not conf.dad:
             ops.append(AwaitPort(host))  # last of all: the port comes up while the rest is done
-        if plain and not want.result.first_use:
-            # A broadcast is a packet to every port of the bridge, 10 ms next to 1000 containers: only where an address
-            # may be remembered with another MAC.
+        if plain and want.result.former_macs:
             ops.append(ForgetNeighbours(conf.gateway_link, plain))
+        if plain and want.result.is_known_otherwise(want.result.mac):
+            # A broadcast is a packet to every port of the bridge, 10 ms next to 1000 containers: only where an address
+            # may be remembered with another MAC (docs/decisions/0017).
             ops.append(Announce(attachment.ifname, plain))
     return tuple(ops)
 
@@ -222,9 +218,9 @@ def network_rules(conf: BridgeConf, attachment: Attachment, want: Wanted) -> Net
     )
 
 
-def attachment_rules(conf: BridgeConf, attachment: Attachment, want: Wanted, mac: bytes) -> AttachmentRules:
+def attachment_rules(conf: BridgeConf, attachment: Attachment, want: Wanted) -> AttachmentRules:
     return AttachmentRules(
         owner=attachment.owner,
         masquerade=tuple(str(ip.address.ip) for ip in want.result.ips) if conf.masquerade else (),
-        macs=((host_link_name(attachment), mac.hex(":")),) if conf.mac_spoof_check else (),
+        macs=((host_link_name(attachment), want.result.mac.hex(":")),) if conf.mac_spoof_check else (),
     )

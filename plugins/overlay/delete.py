@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def delete(call: Call, netconf: NetConf) -> None:
     """DEL: whatever is left of the attachment goes, also without namespace, prevResult, record or etcd."""
     attachment = Attachment(netconf.name, call.container_id, call.ifname)
-    removal = links.Removal(_links(attachment, call, netconf))
+    removal = links.removal(_links(attachment, call, netconf))
     try:
         netconf = with_etcd(netconf)
         with open_store() as store:

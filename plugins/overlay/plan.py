@@ -210,7 +210,7 @@ def plan_attachment(
     if needs_firewall(conf):
         ops.append(ApplyFirewall(network_rules(conf, joined, want), attachment_rules(conf, attachment, want)))
     ops += [AwaitPort(each) for each in (host, *more)]
-    if addresses and not want.result.first_use:
+    if addresses and want.result.former_macs:
         ops += [ForgetNeighbours(joined.bridge, addresses), Announce(attachment.ifname, addresses)]
     return tuple(ops)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from netns_fixtures import Namespace
-from pycni.host import messages, rtnl
+from pycni.host import links, messages, rtnl
 from pycni.host.remover import LEAVING, Remover
 
 pytestmark = pytest.mark.needs("root", "kernel:veth")
@@ -53,3 +53,19 @@ def test_a_group_is_removed_by_one_request(make_namespace: Callable[..., Namespa
 
     namespace.in_namespace(group)
     assert sorted(set(namespace.links()) - {"lo"}) == ["x2", "x3"]
+
+
+def test_the_mac_of_the_other_end_is_seen_from_the_host(make_namespace: Callable[..., Namespace]) -> None:
+    """Of a veth pair that leads out of the namespace; of anything else there is none."""
+    host, container = make_namespace(), make_namespace()
+    host.ip("link", "add", "x0", "type", "veth", "peer", "name", "eth0", "netns", str(container.pid))
+    host.ip_batch("link add y0 type veth peer name y1", "link add br0 type bridge")
+    container.ip("link", "set", "eth0", "address", "02:00:00:00:00:07")
+
+    def look() -> list[str]:
+        with rtnl.Netlink() as socket:
+            return [links.peer_mac(socket, names).hex(":") for names in (["x0"], ["y0"], ["br0"], ["gone"], [])]
+
+    assert host.in_namespace(look) == ["02:00:00:00:00:07", "", "", "", ""]
+    container.ip("link", "set", "eth0", "netns", str(host.pid))
+    assert host.in_namespace(look)[0] == ""

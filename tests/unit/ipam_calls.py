@@ -42,8 +42,9 @@ def add_addresses(store: Store, container: str, ipam: dict[str, Any], **more: An
     return [str(each.address.ip) for each in add(store, container, ipam, **more).ips]
 
 
-def delete(store: Store, container: str, ipam: dict[str, Any], *, ifname: str = "eth0") -> None:
-    plugin.delete(call(container, command="DEL", ifname=ifname), netconf(ipam, command="DEL"), store)
+def delete(store: Store, container: str, ipam: dict[str, Any], *, ifname: str = "eth0", mac: bytes = b"") -> None:
+    asked = call(container, command="DEL", ifname=ifname).replace(mac=mac)
+    plugin.delete(asked, netconf(ipam, command="DEL"), store)
 
 
 def leased(store: Store) -> dict[str, str]:

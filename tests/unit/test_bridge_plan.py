@@ -20,7 +20,7 @@ from pycni.plugins.bridge import plan
 from pycni.plugins.bridge.conf import BridgeConf
 
 ATTACHMENT = Attachment("net", "c1", "eth0")
-MAC = bytes.fromhex("020000000001")
+MAC, OTHER_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 DUAL = {
     "cniVersion": "1.0.0",
     "ips": [{"address": "10.1.0.5/24", "gateway": "10.1.0.1"}, {"address": "fd00::5/64"}],
@@ -35,11 +35,11 @@ def parse(**keys: Any) -> BridgeConf:
 
 
 def facts(**changes: Any) -> plan.BridgeFacts:
-    return plan.BridgeFacts(uplink_mtu=1400, bridge_mac=MAC, container_mac=MAC).replace(**changes)
+    return plan.BridgeFacts(uplink_mtu=1400, bridge_mac=MAC).replace(**changes)
 
 
 def planned(conf: BridgeConf, lease: dict[str, Any] | None = None, **changes: Any) -> tuple[ops.Op, ...]:
-    want = plan.wanted(conf, parse_result(DUAL if lease is None else lease, "1.0.0"))
+    want = plan.wanted(conf, parse_result(DUAL if lease is None else lease, "1.0.0").replace(mac=MAC))
     return plan.plan_add(conf, ATTACHMENT, want, facts(**changes))
 
 
@@ -167,10 +167,23 @@ def test_announcement_comes_last() -> None:
 def test_addresses_that_nobody_had_need_no_announcement() -> None:
     """It would be a broadcast to every container, for neighbours that cannot hold a stale entry."""
     conf = parse(isGateway=True)
-    lease = parse_result(DUAL, "1.0.0").replace(first_use=True)
+    lease = parse_result(DUAL, "1.0.0").replace(former_macs=())
     found = plan.plan_add(conf, ATTACHMENT, plan.wanted(conf, lease), facts())
     assert of(ops.Announce, found) == []
     assert of(ops.ForgetNeighbours, found) == []
+
+
+@pytest.mark.parametrize(
+    ("former", "announced"),
+    [((MAC,), False), ((MAC, MAC), False), ((OTHER_MAC,), True), ((MAC, OTHER_MAC), True), ((MAC, b""), True)],
+)
+def test_addresses_that_keep_their_mac_need_no_announcement(former: tuple[bytes, ...], announced: bool) -> None:
+    """Nobody can remember another one. The host forgets what it knows in any case: it may be waiting for an answer."""
+    conf = parse(isGateway=True)
+    lease = parse_result(DUAL, "1.0.0").replace(mac=MAC, former_macs=former)
+    found = plan.plan_add(conf, ATTACHMENT, plan.wanted(conf, lease), facts())
+    assert bool(of(ops.Announce, found)) == announced
+    assert len(of(ops.ForgetNeighbours, found)) == 1
 
 
 def test_firewall_rules_name_subnets_and_addresses() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,32 @@ def test_the_same_container_gets_its_address_back(store: Store) -> None:
     assert add_addresses(store, "b", DUAL) == ["10.9.0.3", "fd00::3"]
     assert add_addresses(store, "other", DUAL) == ["10.9.0.2", "fd00::7"]
     assert fails(store, "a", DUAL).code == Code.EXHAUSTED
+
+
+def test_former_macs_are_those_seen_at_the_end(store: Store) -> None:
+    """None for addresses that nobody had; b"" where nobody saw it; the pool's own MAC is the same every time."""
+    first = add(store, "a", DUAL)
+    assert first.former_macs == ()
+    delete(store, "a", DUAL)
+    again = add(store, "a", DUAL)
+    assert again.former_macs == (b"", b"")
+    assert again.is_known_otherwise(again.mac)
+    assert again.mac == first.mac != add(store, "b", DUAL).mac
+    delete(store, "a", DUAL, mac=again.mac)
+    third = add(store, "a", DUAL)
+    assert third.former_macs == (again.mac, again.mac)
+    assert not third.is_known_otherwise(third.mac)
+    delete(store, "a", DUAL, mac=b"other!")
+    assert add(store, "a", DUAL).is_known_otherwise(third.mac)
+
+
+def test_a_mac_is_forgotten_with_what_ended_unseen(store: Store) -> None:
+    """A lease that GC or a person releases says nothing of the interface's end."""
+    mac = add(store, "a", SMALL).mac
+    delete(store, "a", SMALL, mac=mac)
+    add(store, "a", SMALL)
+    store.leases.release_address(ip_address("10.9.0.2"))
+    assert add(store, "a", SMALL).former_macs == (b"",)
 
 
 def test_search_goes_around_through_all_ranges(store: Store) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pycni.cni.conf import NetConf, parse_conf
 from pycni.cni.env import Call
 from pycni.cni.errors import CniError, Code
-from pycni.cni.macs import endpoint_mac, tunnel_mac
+from pycni.cni.macs import endpoint_mac, lease_mac, tunnel_mac
 from pycni.ipam.etcd_conf import parse_etcd
 from pycni.plugins.overlay.conf import OverlayConf, gateway_of, with_etcd
 
@@ -159,6 +159,15 @@ def test_macs_are_unicast_local_and_follow_from_the_first_ipv4_address(addresses
     assert mac == endpoint_mac((fours or addresses)[:1])
     if fours:
         assert mac == b"\x02\x42" + fours[0].packed
+
+
+@given(st.ip_addresses(), st.ip_addresses(), st.sampled_from(["a", "b"]), st.sampled_from(["x", "y"]))
+def test_macs_of_leases_are_told_apart(one: Any, other: Any, host: str, pool: str) -> None:
+    """By address, pool and host; unicast and local, and none that an endpoint, a gateway or a tunnel has."""
+    mac = lease_mac(host, pool, one)
+    assert (len(mac), mac[0]) == (6, 0x12)
+    assert mac[0] not in (endpoint_mac([one])[0], tunnel_mac(host, 1)[0])
+    assert (mac == lease_mac("a", "x", other)) == ((host, pool, one) == ("a", "x", other))
 
 
 def test_macs_by_example() -> None:

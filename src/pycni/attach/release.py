@@ -45,7 +45,7 @@ def release(
         if record is not None:
             attempt(failures, "firewall", remove_rules, store, record, opened)
         if conf.ipam.text("type"):
-            attempt(failures, "ipam", delegate.ask, "DEL", call, conf, store)
+            attempt(failures, "ipam", delegate.ask, "DEL", call.replace(mac=removal.mac), conf, store)
     finally:
         for firewall in opened:
             firewall.close()  # may wait for RCU as well (host/netfilter_socket.py): both waits at the same time

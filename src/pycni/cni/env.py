@@ -35,6 +35,7 @@ class Call(Value):
     environ: tuple[tuple[str, str], ...] = ()  # all of it: delegates get the same
     executable: str = ""  # the file that was called: an IPAM plugin that is the same file is ours
     netns_fd: int = -1  # a descriptor of netns, where the caller passed one: its path need not exist for us
+    mac: bytes = b""  # of a delegated DEL: what the interface had to the end, where the delegating plugin saw it
 
 
 def parse_call(environ: Mapping[str, str]) -> Call:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _OF_IPV4 = b"\x02\x42"  # and the four bytes of the address
 _OF_IPV6 = b"\x06"  # and 40 bits of a hash
 _OF_TUNNEL = b"\x0a"
+_OF_LEASE = b"\x12"
 
 
 def endpoint_mac(addresses: Iterable[Address]) -> bytes:
@@ -31,6 +32,12 @@ def endpoint_mac(addresses: Iterable[Address]) -> bytes:
         if address.version == 4:
             return _OF_IPV4 + address.packed
     return _OF_IPV6 + _hashed(str(known[0])) if known else b""
+
+
+def lease_mac(host: str, pool: str, address: Address) -> bytes:
+    """The MAC of a container whose first address is *address*, out of *pool* of *host*: no other one of this host has
+    it, and none of another, with which it may share a link."""
+    return _OF_LEASE + _hashed(f"{host}/{pool}/{address}")
 
 
 def tunnel_mac(node: str, vni: int) -> bytes:

@@ -85,7 +85,13 @@ class Result(Value):
     routes: tuple[Route, ...] = ()
     dns: Dns = Dns()
     published: tuple[PublishedPort, ...] = ()
-    first_use: bool = False  # not in the protocol: nobody had these addresses before, so nobody knows a MAC of theirs
+    # Not in the protocol, between our own plugins:
+    mac: bytes = b""  # what the interface with these addresses gets where nobody asks for another; b"": any
+    former_macs: tuple[bytes, ...] = (b"",)  # under which neighbours may know them, b"": unknown ones; (): nobody does
+
+    def is_known_otherwise(self, mac: bytes) -> bool:
+        """Whether somebody may remember one of the addresses with another MAC than *mac*."""
+        return any(not former or former != mac for former in self.former_macs)
 
 
 def first_address(ip: IPConfig) -> IPv4Address | IPv6Address:

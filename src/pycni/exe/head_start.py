@@ -26,6 +26,6 @@ def begin_del(call: Call, text: bytes) -> None:
         check_version(version)
     except (AttributeError, CniError, KeyError, RecursionError, TypeError, ValueError):
         return
-    from pycni.host.links import Removal
+    from pycni.host.links import begin
 
-    Removal((host_link_name(Attachment(network, call.container_id, call.ifname)),))
+    begin((host_link_name(Attachment(network, call.container_id, call.ifname)),))

@@ -36,12 +36,10 @@ VERDICT_NAMES = {code: name for name, code in VERDICTS.items()}
 
 def encode_element(spec: SetType, element: Element, *, comment: bool) -> bytes:
     """The attributes of one element of a set of type *spec*, with comment and data or (as a mere key) without."""
-    first, last = zip(
-        *(_bounds(field, part) for field, part in zip(spec.fields, element.key, strict=True)), strict=True
-    )
-    out = _nested_value(KEY, b"".join(first))
+    first, last = encode_key(spec, element)
+    out = _nested_value(KEY, first)
     if spec.interval:
-        out += _nested_value(KEY_END, b"".join(last))
+        out += _nested_value(KEY_END, last)
     if comment and spec.data:
         out += _encode_data(spec, element.data)
     if comment and element.comment:
@@ -50,23 +48,40 @@ def encode_element(spec: SetType, element: Element, *, comment: bool) -> bytes:
     return out
 
 
+def encode_key(spec: SetType, element: Element) -> tuple[bytes, bytes]:
+    """The first and the last values of the fields; of a set without intervals the same."""
+    bounds = [_bounds(field, part) for field, part in zip(spec.fields, element.key, strict=True)]
+    first = b"".join([low for low, _ in bounds])
+    return first, b"".join([high for _, high in bounds]) if spec.interval else first
+
+
 def decode_elements(spec: SetType, data: bytes) -> Iterator[Element]:
     """The elements in the list attribute *data* (NFTA_SET_ELEM_LIST_ELEMENTS)."""
     for kind, payload in each_attribute(data):
         if kind == LIST_ELEM:
-            found = dict(each_attribute(payload))
-            first = dict(each_attribute(found.get(KEY, b""))).get(VALUE, b"")
-            last = dict(each_attribute(found.get(KEY_END, b""))).get(VALUE, b"") or first
+            found = attributes(payload)
+            first = _value(found.get(KEY, b""))
+            last = _value(found.get(KEY_END, b"")) or first
             leads_to = _decode_data(spec, found.get(DATA, b"")) if spec.data else ()
             comment = _comment(found.get(USERDATA, b""))
             yield Element(spec.name, _fields(spec.fields, first, last if spec.interval else first), comment, leads_to)
+
+
+def keys_and_comments(data: bytes) -> Iterator[tuple[tuple[bytes, bytes], str]]:
+    """What `encode_key` says of each element in a list attribute, and its comment: a third of decode_elements' time."""
+    for kind, payload in each_attribute(data):
+        if kind == LIST_ELEM:
+            found = attributes(payload)
+            first = _value(found.get(KEY, b""))
+            last = _value(found[KEY_END]) if KEY_END in found else first
+            yield (first, last), _comment(found.get(USERDATA, b""))
 
 
 def comments(data: bytes) -> Iterator[str]:
     """The comments of the elements in a list attribute, "" for one that has none; of sets of any type."""
     for kind, payload in each_attribute(data):
         if kind == LIST_ELEM:
-            yield _comment(dict(each_attribute(payload)).get(USERDATA, b""))
+            yield _comment(attributes(payload).get(USERDATA, b""))
 
 
 @lru_cache(maxsize=1024)  # a hundred ports of one container are a hundred times one address
@@ -133,11 +148,10 @@ def _encode_data(spec: SetType, data: tuple[str, ...]) -> bytes:
 
 
 def _decode_data(spec: SetType, payload: bytes) -> tuple[str, ...]:
-    found = dict(each_attribute(payload))
     if spec.data != ("verdict",):
-        value = found.get(VALUE, b"")
+        value = _value(payload)
         return _fields(spec.data, value, value) if value else ()
-    verdict = dict(each_attribute(found.get(VERDICT, b"")))
+    verdict = attributes(attributes(payload).get(VERDICT, b""))
     (code,) = unpack_from(">i", verdict.get(VERDICT_CODE, bytes(4)))
     chain = verdict.get(VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="replace")
     return (f"{VERDICT_NAMES.get(code, str(code))} {chain}",)
@@ -154,12 +168,31 @@ def _comment(userdata: bytes) -> str:
 
 
 def _nested_value(kind: int, value: bytes) -> bytes:
-    return attribute(kind | NESTED, attribute(VALUE, value))
+    length = len(value)  # a multiple of 4, as every field is padded
+    return pack("HHHH", length + 8, kind | NESTED, length + 4, VALUE) + value
+
+
+def _value(payload: bytes) -> bytes:
+    """What `_nested_value` put in; b"" where there is none."""
+    return attributes(payload).get(VALUE, b"")
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
     """One netlink attribute, padded."""
     return pack("HH", len(payload) + 4, kind) + payload + bytes(-len(payload) % 4)
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes in *data* by type; of several of one type the last."""
+    found = {}
+    at, end = 0, len(data)
+    while at + 4 <= end:  # not by each_attribute: half the time, of which a hundred ports take a millisecond
+        length, kind = unpack_from("HH", data, at)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
 
 
 def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Interface = IPv4Interface | IPv6Interface
     Network = IPv4Network | IPv6Network
 
-IFLA_LINK, IFLA_OPERSTATE, IFLA_PROMISCUITY, IFLA_LINK_NETNSID = 5, 16, 30, 37
+IFLA_OPERSTATE, IFLA_PROMISCUITY = 16, 30
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
 IFLA_BRPORT_STATE = 1
 BR_STATE_FORWARDING = 3
@@ -123,7 +123,7 @@ _OF_LINK = frozenset(
     (
         *(messages.IFLA_IFNAME, messages.IFLA_MTU, messages.IFLA_ADDRESS, messages.IFLA_MASTER, messages.IFLA_LINKINFO),
         *(messages.IFLA_IFALIAS, messages.IFLA_GROUP, messages.IFLA_TXQLEN),
-        *(IFLA_LINK, IFLA_OPERSTATE, IFLA_PROMISCUITY, IFLA_LINK_NETNSID),
+        *(messages.IFLA_LINK, IFLA_OPERSTATE, IFLA_PROMISCUITY, messages.IFLA_LINK_NETNSID),
     )
 )
 _OF_PORT = frozenset((IFLA_BRPORT_STATE, messages.IFLA_BRPORT_MODE, messages.IFLA_BRPORT_ISOLATED))
@@ -139,7 +139,7 @@ def read_link(payload: bytes) -> Link:
     port: dict[int, bytes] = {}
     if to_text(info.get(IFLA_INFO_SLAVE_KIND, b"")) == "bridge":
         port = pick(_OF_PORT, info.get(IFLA_INFO_SLAVE_DATA, b""))
-    netnsid = found.get(IFLA_LINK_NETNSID)
+    netnsid = found.get(messages.IFLA_LINK_NETNSID)
     bridge = pick(_OF_BRIDGE, info.get(messages.IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
     return Link(
         index=index,
@@ -149,7 +149,7 @@ def read_link(payload: bytes) -> Link:
         mtu=to_int(found.get(messages.IFLA_MTU, b"")),
         mac=found.get(messages.IFLA_ADDRESS, b""),
         master=to_int(found.get(messages.IFLA_MASTER, b"")),
-        peer_index=to_int(found.get(IFLA_LINK, b"")),
+        peer_index=to_int(found.get(messages.IFLA_LINK, b"")),
         peer_netnsid=I32.unpack(netnsid)[0] if netnsid is not None else None,
         alias=to_text(found.get(messages.IFLA_IFALIAS, b"")),
         promiscuity=to_int(found.get(IFLA_PROMISCUITY, b"")),

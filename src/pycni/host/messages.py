@@ -70,9 +70,9 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_TXQLEN = 1, 3, 4, 10, 12, 13
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO, IFLA_TXQLEN = 1, 3, 4, 5, 10, 12, 13
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 20, 26, 27, 28, 29
-IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_ALT_IFNAME = 31, 32, 53
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID, IFLA_ALT_IFNAME = 31, 32, 37, 46, 53
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 VETH_INFO_PEER = 1
 IFLA_BR_VLAN_FILTERING, IFLA_BR_MCAST_SNOOPING = 7, 23
@@ -214,9 +214,13 @@ def delete_group(group: int) -> bytes:
     return netlink.message(RTM_DELLINK, NLM_F_ACK, IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0), u32(IFLA_GROUP, group))
 
 
-def get_link(link: int | str) -> bytes:
-    """Ask for one link by index, name or alternative name, without its statistics; the answer is `link_facts.Link`."""
-    return netlink.message(RTM_GETLINK, 0, _link(link), u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS))
+def get_link(link: int | str, *, netnsid: int | None = None) -> bytes:
+    """Ask for one link by index, name or alternative name, without its statistics; the answer is `link_facts.Link`.
+
+    *netnsid*: of the namespace that it is in, as the socket's own namespace numbers it.
+    """
+    elsewhere = b"" if netnsid is None else u32(IFLA_TARGET_NETNSID, netnsid)
+    return netlink.message(RTM_GETLINK, 0, _link(link), elsewhere, u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS))
 
 
 def list_links() -> bytes:

@@ -10,14 +10,13 @@ import errno
 import os
 from struct import unpack_from
 
-from pycni.firewall.elements import decode_elements
+from pycni.firewall.elements import attributes, decode_elements, encode_key, keys_and_comments
 from pycni.host.netfilter_socket import NetfilterSocket, open_kept
 from pycni.host.nft_messages import (
     BATCH_BEGIN,
     BATCH_END,
     DUMP,
     REQUEST,
-    attributes,
     encoded_end,
     get_all_elements,
     get_chain,
@@ -234,6 +233,21 @@ class Nfnetlink(NetfilterSocket):
             out += [
                 has if has is not None and has.key == one.key else None for one, has in zip(group, found, strict=True)
             ]
+        return out
+
+    def owners(self, table: Table, elements: Iterable[Element]) -> list[str | None]:
+        """For each of *elements* the comment that the one of the same key has in the kernel; None where that is not
+        there."""
+        out: list[str | None] = []
+        for group in in_groups(elements, ASKED):
+            spec = table.set_named(group[0].set)
+            answers = self.get(get_elements(table, group)) if spec is not None else []
+            if spec is None or len(answers) != len(group):  # one that is not there ends the answer
+                out += [found.comment if (found := self.element(table, one)) is not None else None for one in group]
+                continue
+            for one, answer in zip(group, answers, strict=True):
+                ((key, comment),) = keys_and_comments(attributes(answer).get(3, b""))
+                out.append(comment if key == encode_key(spec, one) else None)
         return out
 
     def _look_up(self, table: Table, elements: Sequence[Element]) -> list[Element]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from struct import pack
 
-from pycni.firewall.elements import attribute, each_attribute, encode_element
+from pycni.firewall.elements import attribute, encode_element
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,8 +153,3 @@ def _elements_body(table: Table, elements: Sequence[Element], *, whole: bool) ->
         raise OSError(errno.ENOENT, f"table {table.family} {table.name} has no set {elements[0].set}")
     members = b"".join(attribute(1 | NESTED, encode_element(spec, one, comment=whole)) for one in elements)
     return _names(table.name, spec.name) + attribute(3 | NESTED, members)
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes in *data* by type; of several of one type the last."""
-    return dict(each_attribute(data))

@@ -211,7 +211,8 @@ class NftFirewall:
         """
         comment = comment_of(attachment.owner)
         wanted = own_elements(attachment)
-        out = [one for one in self._kernel.find(MAIN, wanted) if one is not None and one.comment == comment]
+        owners = self._kernel.owners(MAIN, wanted)
+        out = [one for one, owner in zip(wanted, owners, strict=True) if owner == comment]
         for address in dict.fromkeys((*attachment.masquerade, *(one.address for one in attachment.ports))):
             version = 6 if ":" in address else 4
             odd, own = Element(f"odd{version}", (address,), comment), Element(f"own{version}", (address, address))

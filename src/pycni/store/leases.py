@@ -1,8 +1,8 @@
 """Who has which address. The order of handing out is decided in pycni.ipam.allocate; here is only the table.
 
-A pool is one `<dataDir>/<network>` of host-local. A row stays after its release, for two uses: its last owner gets the
-same address again, and a full pool hands out the address that rested longest. `HISTORY` bounds those rows; `spans`
-remembers beyond them which addresses were ever used, as merged runs.
+A pool is one `<dataDir>/<network>` of host-local. A row stays after its release, for three uses: its last owner gets
+the same address again, a full pool hands out the address that rested longest, and its MAC tells what neighbours may
+remember. `HISTORY` bounds those rows; `spans` remembers beyond them which addresses were ever used, as merged runs.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ OLDEST = """SELECT released, address FROM leases
     WHERE pool = ? AND subnet = ? AND released > ? AND address BETWEEN ? AND ? ORDER BY released LIMIT 1"""
 PUT = f"INSERT OR REPLACE INTO leases (pool, address, {_OWN}) VALUES (?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?)"
 NEWEST = "SELECT max(released) FROM leases WHERE pool = ? AND released IS NOT NULL"
-RELEASE = "UPDATE leases SET released = ?, netns = '', netns_id = '' WHERE pool = ? AND address = ?"
+RELEASE = "UPDATE leases SET released = ?, netns = '', netns_id = '', mac = ? WHERE pool = ? AND address = ?"
+LAST_MAC = "SELECT mac FROM leases WHERE pool = ? AND address = ?"
 TRIM = "DELETE FROM leases WHERE pool = ? AND released <= ?"
 
 _LISTING = f"""SELECT address, {_OWN}, network, data_dir FROM leases JOIN pools ON pools.id = leases.pool
@@ -147,12 +148,17 @@ class Pool:
         rows = self._store.query(OLDEST, (self._number, subnet, after, *between))
         return (rows[0][0], _number(rows[0][1])) if rows else None
 
-    def put(self, lease: Lease) -> bool:
-        """Lease an address that is free; a row of its former owner goes. Whether nobody ever had it before."""
+    def put(self, lease: Lease) -> bytes | None:
+        """Lease an address that is free; a row of its former owner goes. None if nobody ever had it before, else the
+        MAC that its last holder was released with, b"" where that is not known."""
         key = to_key(lease.address)
+        unused = self._mark_used(key)
+        former = [] if unused else self._store.query(LAST_MAC, (self._number, key))
         where_from = lease.boot_id, lease.netns, lease.netns_id, lease.mount_ns, lease.created
         self._store.run(PUT, (self._number, key, lease.container_id, lease.ifname, lease.subnet, *where_from))
-        return self._mark_used(key)
+        if unused:
+            return None
+        return bytes(former[0][0]) if former else b""
 
     def whereabouts(self) -> list[tuple[bytes, str, str, str, str]]:
         """(key for release_keys, boot id, netns, netns id, mount namespace) of all that is leased, oldest first."""
@@ -160,11 +166,14 @@ class Pool:
             WHERE pool = ? AND released IS NULL ORDER BY created, address"""
         return self._store.query(sql, (self._number,))
 
-    def release(self, leases: Iterable[Lease]) -> None:
-        """End *leases*; the rows stay as the memory of their owners, the oldest beyond HISTORY are dropped."""
-        self.release_keys([to_key(lease.address) for lease in leases])
+    def release(self, leases: Iterable[Lease], mac: bytes = b"") -> None:
+        """End *leases*; the rows stay as the memory of their owners, the oldest beyond HISTORY are dropped.
 
-    def release_keys(self, keys: Sequence[bytes]) -> None:
+        *mac*: what their interface had to the end, where somebody saw it.
+        """
+        self.release_keys([to_key(lease.address) for lease in leases], mac)
+
+    def release_keys(self, keys: Sequence[bytes], mac: bytes = b"") -> None:
         """`release` for what `whereabouts` gave."""
         if not keys:
             return
@@ -172,7 +181,7 @@ class Pool:
         rank = rank or 0
         for key in keys:
             rank += 1
-            self._store.run(RELEASE, (rank, self._number, key))
+            self._store.run(RELEASE, (rank, mac, self._number, key))
         if rank > HISTORY:
             self._store.run(TRIM, (self._number, rank - HISTORY))
 

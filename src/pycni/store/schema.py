@@ -88,5 +88,8 @@ _PROXIED = (
     END""",
 )
 
-STEPS = (_FIRST, _PARTS, _PORTS, _PROXIED)
+# Of a released address: the MAC that its last holder's interface had at its DEL; empty where nobody saw that.
+_MACS = ("ALTER TABLE leases ADD COLUMN mac BLOB NOT NULL DEFAULT x''",)
+
+STEPS = (_FIRST, _PARTS, _PORTS, _PROXIED, _MACS)
 SCHEMA_VERSION = len(STEPS)  # PRAGMA user_version
