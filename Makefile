@@ -12,7 +12,8 @@ RUN_PACKAGES := ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux
 TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd \
 	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server etcdctl:etcd-client openssl:openssl ps:procps man:man-db cc:gcc \
 	/usr/include/stdio.h:libc6-dev zsh:zsh fish:fish systemd-analyze:systemd setpriv:util-linux podman:podman \
-	firewalld:firewalld dbus-daemon:dbus
+	firewalld:firewalld dbus-daemon:dbus aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu \
+	/usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross qemu-aarch64-static:qemu-user-static
 
 .PHONY: demo lab test lint unit etcd kernel overlay lab-tests runtime bench wheel clean help
 
