@@ -50,12 +50,14 @@ class Target(NamedTuple):
 
 
 def milliseconds(spread: Spread) -> str:
-    """A spread of seconds as "median (low to high)" in milliseconds, three digits that count."""
+    """A spread of seconds as "median (low to high)" in milliseconds, two or three digits that count."""
     return f"{_digits(spread.median)} ({_digits(spread.low)} to {_digits(spread.high)})"
 
 
 def _digits(seconds: float) -> str:
     ms = seconds * 1000
+    if ms < 1:
+        return f"{ms:.2f}"
     return f"{ms:.1f}" if ms < 100 else f"{ms:.0f}"
 
 
