@@ -24,6 +24,7 @@ from pycni.change.ops import (
     SetPortVlans,
     SetSysctl,
     SetUp,
+    announce_changes,
     no_ipv6,
 )
 from pycni.cni.errors import CniError, Code
@@ -127,6 +128,8 @@ def plan_add(conf: BridgeConf, attachment: Attachment, want: Wanted, facts: Brid
     if conf.container_up:
         if not conf.dad:
             ops.append(AwaitPort(host))  # last of all: the port comes up while the rest is done
+        if any(address.version == 6 for address in plain):
+            ops.append(announce_changes(attachment.ifname))
         if plain and want.result.former_macs:
             ops.append(ForgetNeighbours(conf.gateway_link, plain))
         if plain and want.result.is_known_otherwise(want.result.mac):

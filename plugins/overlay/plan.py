@@ -20,6 +20,7 @@ from pycni.change.ops import (
     SetPort,
     SetSysctl,
     SetUp,
+    announce_changes,
     no_ipv6,
 )
 from pycni.change.tunnels import EnsureOffload, EnsureVxlan
@@ -210,6 +211,8 @@ def plan_attachment(
     if needs_firewall(conf):
         ops.append(ApplyFirewall(network_rules(conf, joined, want), attachment_rules(conf, attachment, want)))
     ops += [AwaitPort(each) for each in (host, *more)]
+    if any(address.version == 6 for address in addresses):
+        ops.append(announce_changes(attachment.ifname))
     if addresses and want.result.former_macs:
         ops += [ForgetNeighbours(joined.bridge, addresses), Announce(attachment.ifname, addresses)]
     return tuple(ops)

@@ -160,7 +160,8 @@ def test_addresses_come_before_the_link_is_up_and_routes_after() -> None:
 def test_announcement_comes_last() -> None:
     """When it is sent the port forwards and the firewall is in place."""
     found = planned(parse(isGateway=True, ipMasq=True))
-    assert [type(op) for op in found[-3:]] == [ops.AwaitPort, ops.ForgetNeighbours, ops.Announce]
+    assert [type(op) for op in found[-4:]] == [ops.AwaitPort, ops.SetSysctl, ops.ForgetNeighbours, ops.Announce]
+    assert found[-3] == ops.SetSysctl(ops.CONTAINER, "net/ipv6/conf/eth0/ndisc_notify", "1", optional=True)
     assert of(ops.ApplyFirewall, found)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +81,27 @@ def test_former_macs_are_those_seen_at_the_end(store: Store) -> None:
     assert not third.is_known_otherwise(third.mac)
     delete(store, "a", DUAL, mac=b"other!")
     assert add(store, "a", DUAL).is_known_otherwise(third.mac)
+    delete(store, "a", DUAL, mac=third.mac)
 
 
-def test_a_mac_is_forgotten_with_what_ended_unseen(store: Store) -> None:
-    """A lease that GC or a person releases says nothing of the interface's end."""
-    mac = add(store, "a", SMALL).mac
-    delete(store, "a", SMALL, mac=mac)
-    add(store, "a", SMALL)
-    store.leases.release_address(ip_address("10.9.0.2"))
-    assert add(store, "a", SMALL).former_macs == (b"",)
+def test_a_former_mac_is_of_the_same_owner(store: Store) -> None:
+    """How neighbours came to know another one's address nobody knows: it may have had two interfaces on the link."""
+    one = {"ranges": [[{"subnet": "10.9.0.0/29", "rangeStart": "10.9.0.2", "rangeEnd": "10.9.0.2"}]]}
+    mac = add(store, "a", one).mac
+    delete(store, "a", one, mac=mac)
+    assert add(store, "b", one).former_macs == (b"",)
+    delete(store, "b", one, mac=mac)
+    assert add(store, "b", one, ifname="eth1").former_macs == (b"",)
+
+
+def test_addresses_of_a_pool_that_began_anew_may_be_known(store: Store) -> None:
+    """Of the former subnet's addresses nothing is known any more but that they may have been used."""
+    before = {"ranges": [[{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.2", "rangeEnd": "10.9.0.2"}]]}
+    after = {"ranges": [[{"subnet": "10.9.0.0/25", "rangeStart": "10.9.0.2", "rangeEnd": "10.9.0.2"}]]}
+    add(store, "a", before)
+    delete(store, "a", before)
+    assert add(store, "b", after).former_macs == (b"",)
+    assert add(store, "c", {"ranges": [[{"subnet": "10.8.0.0/24"}]]}).former_macs == (b"",)
 
 
 def test_search_goes_around_through_all_ranges(store: Store) -> None:

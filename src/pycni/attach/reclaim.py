@@ -39,6 +39,8 @@ def reclaim(store: Store, call: Call, conf: NetConf, part: str = "", release: Re
         records = store.attachments.all(network=conf.name, part=part)
         unwanted = [one for one in records if (is_dead(one, host) if valid is None else _is_over(one, valid))]
     for record in unwanted:
+        if not store.attachments.claim(record):
+            continue  # it changed since it was read: a runtime is at it
         try:
             release(store, record, call.executable)
         except CniError as failure:

@@ -45,7 +45,7 @@ def release(
         if record is not None:
             attempt(failures, "firewall", remove_rules, store, record, opened)
         if conf.ipam.text("type"):
-            attempt(failures, "ipam", delegate.ask, "DEL", call.replace(mac=removal.mac), conf, store)
+            attempt(failures, "ipam", delegate.ask, "DEL", call.replace(mac=_known_mac(record, removal)), conf, store)
     finally:
         for firewall in opened:
             firewall.close()  # may wait for RCU as well (host/netfilter_socket.py): both waits at the same time
@@ -54,6 +54,20 @@ def release(
         raise not_released(attachment.owner, failures)
     if record is not None:
         store.attachments.remove(record)
+
+
+def _known_mac(record: Record | None, removal: links.Removal) -> bytes:
+    """The MAC that the container's neighbours know, b"" where that is not sure: an ADD that did not come to its end has
+    told nobody, nor has one whose announcement the DEL has overtaken."""
+    if record is None or record.state != "ready" or (links.is_resident() and _is_unheard(record)):
+        return b""
+    return removal.mac
+
+
+def _is_unheard(record: Record) -> bool:
+    from pycni.host import unheard  # who ends with its call has announced
+
+    return unheard.has_any(record.addresses)
 
 
 def release_record(store: Store, record: Record, executable: str = "") -> None:

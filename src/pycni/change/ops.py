@@ -204,3 +204,9 @@ def no_ipv6(port: str) -> Op:
     ports. And without its bridge it would listen to router advertisements of a container with NET_RAW (CVE-2020-13401).
     """
     return EnsureSysctl(f"net/ipv6/conf/{port}/disable_ipv6", "1", optional=True)
+
+
+def announce_changes(link: str) -> Op:
+    """From now on the kernel announces the link's IPv6 addresses when its MAC changes (those of IPv4: SetUp). When the
+    link has come up, which it would announce as well, to every port of the bridge."""
+    return SetSysctl(CONTAINER, f"net/ipv6/conf/{link}/ndisc_notify", "1", optional=True)

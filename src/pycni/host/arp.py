@@ -5,7 +5,7 @@ from __future__ import annotations
 import _socket
 from struct import pack, unpack
 
-from pycni.host import netns, rtnl, sysctl
+from pycni.host import netns, rtnl, unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,19 +40,12 @@ def put_off() -> None:
 
 
 def announce_from(fd: int, index: int, addresses: Sequence[Address | Interface]) -> None:
-    """`announce` the *addresses* of a link, now or later, in the network namespace *fd*; have the kernel announce what
-    becomes of those of IPv6 (those of IPv4: `ops.SetUp`)."""
-    if any(address.version == 6 for address in addresses):
-        netns.inside(fd, _notify, index)
+    """`announce` the *addresses* of a link, now or later, in the network namespace *fd*."""
+    unheard.put(addresses)
     if _later is None:
         netns.inside(fd, announce, index, addresses)
     else:
         _later.put(fd, announce, index, addresses)
-
-
-def _notify(index: int) -> None:
-    """Before the answer: a chained plugin may change the MAC, or set this sysctl as its user wants it."""
-    sysctl.write(f"net/ipv6/conf/{_socket.if_indextoname(index)}/ndisc_notify", "1")
 
 
 def announce(index: int, addresses: Sequence[Address | Interface]) -> None:
@@ -73,6 +66,7 @@ def announce(index: int, addresses: Sequence[Address | Interface]) -> None:
             sender.sendto(frame(bare, link.mac.hex(":"), request=True), (link.name, 0))
     finally:
         close_sender(sender)
+    unheard.heard(addresses)
 
 
 def open_sender() -> _socket.socket:

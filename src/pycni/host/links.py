@@ -43,6 +43,11 @@ def remove_in_groups() -> None:
     _remover = Remover()
 
 
+def is_resident() -> bool:
+    """Whether this process goes on when its callers have their answers."""
+    return _remover is not None
+
+
 class Removal:
     """Begins at once to remove *names*; wait() gives what could not be removed, as text.
 
@@ -68,7 +73,10 @@ class Removal:
         self._done.acquire()
         sending = _thread.allocate_lock()
         sending.acquire()
-        _thread.start_new_thread(self._remove, (host, sending))
+        try:
+            _thread.start_new_thread(self._remove, (host, sending))
+        except RuntimeError:  # no more threads for us: then one after the other
+            self._remove(host, sending)
         # Else that thread would get the interpreter when this one can spare it, or after 5 ms (the switch interval).
         sending.acquire()
 

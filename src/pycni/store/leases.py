@@ -43,7 +43,7 @@ class Lease(Value):
 
 
 _OWN = "container_id, ifname, subnet, released, boot_id, netns, netns_id, mount_ns, created"
-POOL = "SELECT id FROM pools WHERE data_dir = ? AND network = ?"
+POOL = "SELECT id, forgot FROM pools WHERE data_dir = ? AND network = ?"
 # INDEXED BY: without statistics SQLite takes the primary key for as good, and then walks the whole pool.
 OF_OWNER = f"""SELECT address, {_OWN} FROM leases INDEXED BY leases_by_owner
     WHERE pool = ? AND container_id = ? AND ifname = ?"""
@@ -58,7 +58,8 @@ OLDEST = """SELECT released, address FROM leases
 PUT = f"INSERT OR REPLACE INTO leases (pool, address, {_OWN}) VALUES (?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?)"
 NEWEST = "SELECT max(released) FROM leases WHERE pool = ? AND released IS NOT NULL"
 RELEASE = "UPDATE leases SET released = ?, netns = '', netns_id = '', mac = ? WHERE pool = ? AND address = ?"
-LAST_MAC = "SELECT mac FROM leases WHERE pool = ? AND address = ?"
+LAST_MAC = "SELECT mac FROM leases WHERE pool = ? AND address = ? AND container_id = ? AND ifname = ?"
+FORGET = "UPDATE pools SET forgot = 1 WHERE id = ?"
 TRIM = "DELETE FROM leases WHERE pool = ? AND released <= ?"
 
 _LISTING = f"""SELECT address, {_OWN}, network, data_dir FROM leases JOIN pools ON pools.id = leases.pool
@@ -74,7 +75,7 @@ class Leases:
     def pool(self, data_dir: str, network: str) -> Pool | None:
         """The pool, None as long as it has none."""
         rows = self._store.query(POOL, (data_dir, network))
-        return Pool(self._store, rows[0][0]) if rows else None
+        return Pool(self._store, *rows[0]) if rows else None
 
     def make_pool(self, data_dir: str, network: str) -> Pool:
         self._store.run("INSERT INTO pools (data_dir, network) VALUES (?, ?)", (data_dir, network))
@@ -110,9 +111,10 @@ class Leases:
 class Pool:
     """One pool of the store; addresses of both families. Writing methods must run inside a transaction."""
 
-    def __init__(self, store: Database, number: int) -> None:
+    def __init__(self, store: Database, number: int, forgot: int) -> None:
         self._store = store
         self._number = number
+        self._forgot = bool(forgot)
 
     def of_owner(self, container_id: str, ifname: str) -> tuple[Lease, ...]:
         """What the owner has (released is None) and had and nobody got since."""
@@ -150,10 +152,10 @@ class Pool:
 
     def put(self, lease: Lease) -> bytes | None:
         """Lease an address that is free; a row of its former owner goes. None if nobody ever had it before, else the
-        MAC that its last holder was released with, b"" where that is not known."""
+        MAC that the same owner had with it to the end; b"" where the last one was another, or nobody knows."""
         key = to_key(lease.address)
-        unused = self._mark_used(key)
-        former = [] if unused else self._store.query(LAST_MAC, (self._number, key))
+        unused = self._mark_used(key) and not self._forgot
+        former = self._store.query(LAST_MAC, (self._number, key, lease.container_id, lease.ifname))
         where_from = lease.boot_id, lease.netns, lease.netns_id, lease.mount_ns, lease.created
         self._store.run(PUT, (self._number, key, lease.container_id, lease.ifname, lease.subnet, *where_from))
         if unused:
@@ -186,13 +188,15 @@ class Pool:
             self._store.run(TRIM, (self._number, rank - HISTORY))
 
     def forget_released(self) -> None:
-        """Make everything that is not leased never used again. Reads the whole pool.
+        """Have everything that is not leased handed out as if it had never been used. Reads the whole pool.
 
         For the pool that has no candidate left and yet is not full: its history was trimmed, or its subnets were
         configured anew and the released rows speak of the former ones.
         """
         self._store.run("DELETE FROM leases WHERE pool = ? AND released IS NOT NULL", (self._number,))
         self._store.run("DELETE FROM spans WHERE pool = ?", (self._number,))
+        self._store.run(FORGET, (self._number,))
+        self._forgot = True
         for lease in self.leased():
             self._mark_used(to_key(lease.address))
 

@@ -88,8 +88,12 @@ _PROXIED = (
     END""",
 )
 
-# Of a released address: the MAC that its last holder's interface had at its DEL; empty where nobody saw that.
-_MACS = ("ALTER TABLE leases ADD COLUMN mac BLOB NOT NULL DEFAULT x''",)
+_MACS = (
+    # Of a released address: the MAC that its holder's interface had to the end; empty where nobody saw that.
+    "ALTER TABLE leases ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
+    # 1: spans were made anew once, and what they lack may have been used all the same.
+    "ALTER TABLE pools ADD COLUMN forgot INTEGER NOT NULL DEFAULT 0",
+)
 
 STEPS = (_FIRST, _PARTS, _PORTS, _PROXIED, _MACS)
 SCHEMA_VERSION = len(STEPS)  # PRAGMA user_version
