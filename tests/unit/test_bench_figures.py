@@ -66,6 +66,7 @@ def test_target_says_how_far_off_it_is() -> None:
 def test_spreads_are_shown_in_milliseconds_and_as_factors() -> None:
     """A tenth of a millisecond means nothing at a hundred."""
     assert milliseconds(Spread(0.0101, 0.02049, 1.2345)) == "20.5 (10.1 to 1234)"
+    assert milliseconds(Spread(0.0004, 0.000476, 0.0012)) == "0.48 (0.40 to 1.2)"
     assert ratio(Spread(0.5, 0.612, 1.0)) == "0.61 (0.50 to 1.00)"
 
 
