@@ -69,3 +69,22 @@ def test_the_mac_of_the_other_end_is_seen_from_the_host(make_namespace: Callable
     assert host.in_namespace(look) == ["02:00:00:00:00:07", "", "", "", ""]
     container.ip("link", "set", "eth0", "netns", str(host.pid))
     assert host.in_namespace(look)[0] == ""
+
+
+def test_links_go_also_where_no_thread_can_be_started(
+    make_namespace: Callable[..., Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the number of processes is limited; and a link that never existed is a success."""
+    namespace = make_namespace()
+    namespace.ip("link", "add", "x0", "type", "veth", "peer", "name", "x1")
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def remove() -> list[str]:
+        with monkeypatch.context() as changed:
+            changed.setattr("_thread.start_new_thread", refuse)
+            return links.Removal(["x0", "never"]).wait()
+
+    assert namespace.in_namespace(remove) == []
+    assert set(namespace.links()) == {"lo"}
