@@ -1,1 +1,1 @@
-"""`pycni trace`: facts are read (`reading`), walked step by step (`walk`, `tunnel`), and shown (`command`)."""
+"""`pycni trace`: facts are read (`reading`), walked step by step (`walk` and its parts), and shown (`command`)."""

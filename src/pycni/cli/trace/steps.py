@@ -8,6 +8,7 @@ from pycni.cli.trace.facts import HostFacts, Packet
 from pycni.cni.value import Value
 
 OK, NOTE, MISSING = "ok", "note", "MISSING"
+AGAIN = "`pycni del`, then `pycni add`: attach the container anew"
 
 
 class Step(Value):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pycni.cli.trace.facts import ContainerFacts, Path
-from pycni.cli.trace.steps import Place, Step, forwarding
+from pycni.cli.trace.host_side import between, from_outside, rules_note, to_outside, way_in
+from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding
 from pycni.cli.trace.tunnel import come_in, go_out
 
 TYPE_CHECKING = False
@@ -22,7 +23,6 @@ _GONE = {
     "half-made": "its ADD was killed: `pycni del`, then `pycni add`",
     "half-removed": "its DEL was killed: `pycni del` or `pycni gc NETWORK` finishes it",
 }
-_AGAIN = "`pycni del`, then `pycni add`: attach the container anew"
 
 
 def walk(path: Path) -> Iterator[Step]:
@@ -30,22 +30,22 @@ def walk(path: Path) -> Iterator[Step]:
     if path.source is not None:
         yield from _leave(path, path.source)
         if path.target is not None:
-            yield from _between(path, path.source, path.target)
+            yield from between(path, path.source, path.target)
         elif path.other_network:
             yield _other_network(path, path.source.end.network)
         elif path.tunnel is not None and path.far is not None:
             yield from go_out(path.host, path.source, path.tunnel, path.far, path.packet)
         else:
-            yield from _to_outside(path, path.source)
+            yield from to_outside(path, path.source)
     elif path.other_network and path.target is not None:
         yield _other_network(path, path.target.end.network)
     elif path.tunnel is not None and path.far is not None:
         yield from come_in(path.host, path.tunnel, path.far, path.recorded_vtep)
         if path.tunnel.mode == "routed" and path.target is not None:
             yield from forwarding(Place(path.host.name), path.host, path.packet)
-            yield from _way_in(Place(path.host.name), path.target)
+            yield from way_in(Place(path.host.name), path.target)
     elif path.target is not None:
-        yield from _from_outside(path, path.target)
+        yield from from_outside(path, path.target)
     if path.target is not None:
         yield from _arrive(path, path.target)
 
@@ -67,7 +67,7 @@ def _interface(place: Place, one: ContainerFacts) -> Iterator[Step]:
         yield place.missing("container", one.state, _GONE[one.state])
     link, ifname = one.link, one.end.ifname
     if link is None:
-        yield place.missing("interface", f"there is no {ifname}", _AGAIN)
+        yield place.missing("interface", f"there is no {ifname}", AGAIN)
         return
     if not link.up:
         yield place.missing("interface", f"{ifname} is down", f"in the container: ip link set {ifname} up")
@@ -75,7 +75,7 @@ def _interface(place: Place, one: ContainerFacts) -> Iterator[Step]:
     mine = next((each for each in one.addresses if each.ip == one.address), None)
     if mine is None:
         has = ", ".join(map(str, one.addresses)) or "none"
-        action = f"put it back (ip addr add), or {_AGAIN}"
+        action = f"put it back (ip addr add), or {AGAIN}"
         yield place.missing("address", f"{one.address} is not on {ifname}, which has {has}", action)
     yield place.ok("address", str(mine))
 
@@ -87,7 +87,7 @@ def _host_link(place: Place, one: ContainerFacts, *, bridge_seen: bool = False) 
         yield place.note("host link", "no record says which it is: another plugin made it")
         return
     if link is None:
-        yield place.missing("host link", f"{name} is gone", _AGAIN)
+        yield place.missing("host link", f"{name} is gone", AGAIN)
         return
     if not link.up:
         yield place.missing("host link", f"{name} is down", f"ip link set {name} up")
@@ -120,7 +120,7 @@ def _leave(path: Path, one: ContainerFacts) -> Iterator[Step]:
     yield from _interface(inside, one)
     hop = one.next_hop
     if hop is None:
-        action = f"in the container: ip route add default via its gateway, or {_AGAIN}"
+        action = f"in the container: ip route add default via its gateway, or {AGAIN}"
         yield inside.missing("route", f"the container has no route to {packet.target}", action)
         return
     if one.next_hop_link != one.end.ifname:
@@ -131,7 +131,7 @@ def _leave(path: Path, one: ContainerFacts) -> Iterator[Step]:
     yield from _known_hop(inside, path, one, str(at), is_gateway=hop.gw is not None)
     yield from _host_link(Place(path.host.name), one)
     if one.rules and path.target is not None:
-        yield _rules_note(Place(path.host.name), one.rules)
+        yield rules_note(Place(path.host.name), one.rules)
 
 
 def _known_hop(place: Place, path: Path, one: ContainerFacts, hop: str, *, is_gateway: bool) -> Iterator[Step]:
@@ -172,7 +172,7 @@ def _arrive(path: Path, one: ContainerFacts) -> Iterator[Step]:
         yield here.missing(
             "record in etcd",
             f"other hosts send to {path.recorded_mac}, the container has {link.mac.hex(':')}",
-            _AGAIN,
+            AGAIN,
         )
     same = path.source is not None and path.source.bridge_name == one.bridge_name
     yield from _host_link(here, one, bridge_seen=same)
@@ -187,116 +187,5 @@ def _arrive(path: Path, one: ContainerFacts) -> Iterator[Step]:
         yield here.ok("bridge entry", known)
     elif one.host_link_name and one.way_link != one.host_link_name:
         way = f"{one.address} leads to {one.way_link}" if one.way_link else f"no route to {one.address}"
-        yield here.missing("route", f"{way}, not to {one.host_link_name}", _AGAIN)
+        yield here.missing("route", f"{way}, not to {one.host_link_name}", AGAIN)
     yield from _interface(inside, one)
-
-
-# -- on this host alone ------------------------------------------------------------------------------------------------
-
-
-def _between(path: Path, source: ContainerFacts, target: ContainerFacts) -> Iterator[Step]:
-    here = Place(path.host.name)
-    if source.bridge_name and source.bridge_name == target.bridge_name and not _goes_by_gateway(source):
-        apart = source.host_link is not None and target.host_link is not None
-        if apart and source.host_link.isolated and target.host_link.isolated:  # type: ignore[union-attr]
-            yield here.missing(
-                "port isolation",
-                f"both are isolated ports of {source.bridge_name}",
-                "the network's portIsolation keeps its containers apart",
-            )
-        return
-    yield from _routes(path, source, str(path.packet.target))
-    if path.host.isolated and source.bridge_name != target.bridge_name:
-        yield here.missing(
-            "isolation",
-            f"{source.end.network} and {target.end.network} are kept apart",
-            '"isolate": false in both networks lets them through; or use a published port',
-        )
-    if path.ports is not None and path.ports.guarded:
-        yield _guarded(here, path)
-    yield from _way_in(here, target)
-
-
-def _way_in(here: Place, target: ContainerFacts) -> Iterator[Step]:
-    """The host's own route to the container."""
-    if target.way_link not in (target.bridge_name, target.host_link_name) or not target.way_link:
-        way = f"leads to {target.way_link}" if target.way_link else "is not there"
-        yield here.missing("route", f"the host's route to {target.address} {way}", _AGAIN)
-    yield here.ok("route", f"{target.address} by {target.way_link}")
-
-
-def _goes_by_gateway(one: ContainerFacts) -> bool:
-    return one.next_hop is not None and one.next_hop.gw is not None
-
-
-def _routes(path: Path, source: ContainerFacts, to: str) -> Iterator[Step]:
-    """The container's gateway is this host, which forwards."""
-    here = Place(path.host.name)
-    gateway = source.next_hop.gw if source.next_hop is not None else None
-    if gateway is not None and source.gateways and all(each.ip != gateway for each in source.gateways):
-        yield here.note("gateway", f"{gateway} is not this host: what it does with packets to {to} is not known here")
-    yield from forwarding(here, path.host, path.packet)
-
-
-# -- from and to the world ---------------------------------------------------------------------------------------------
-
-
-def _to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
-    here, host, target = Place(path.host.name), path.host, path.packet.target
-    if not _goes_by_gateway(source):
-        yield here.note("destination", f"{target} is on the container's own subnet, and no container that is known")
-        return
-    yield from _routes(path, source, str(target))
-    if host.out is None:
-        yield here.missing(
-            "route", f"the host has no route to {target}", "ip route add …: it is the host's own way out"
-        )
-        return
-    if host.out_link is not None and host.out_link.name != "lo" and not host.out_link.up:
-        down = host.out_link.name
-        yield here.missing("uplink", f"{down} is down", f"ip link set {down} up")
-    by = host.out_link.name if host.out_link is not None else "?"
-    yield here.ok("route", f"{target} by {by}" + (f" via {host.out.gw}" if host.out.gw else ""))
-    if source.rules:
-        yield here.missing(
-            "packet filter", f"missing: {'; '.join(source.rules)}", "`pycni reconcile`, or attach the container anew"
-        )
-    if host.masquerades:
-        yield here.ok("masquerade", f"as {host.out.src}" if host.out.src else "with the host's address")
-    elif by != "lo":
-        yield here.note(
-            "masquerade",
-            f"none: it leaves with {source.address}, and answers need a route back to that",
-            'set "ipMasq": true unless others have that route',
-        )
-
-
-def _from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
-    here, ports = Place(path.host.name), path.ports
-    yield from forwarding(here, path.host, path.packet)
-    if ports is not None and ports.missing:
-        lost = "; ".join(ports.missing)
-        yield here.missing("published port", f"missing: {lost}", "`pycni reconcile`, or attach the container anew")
-    if ports is not None and ports.published:
-        for each in ports.published:
-            by = "+".join(name for name, does in (("kernel", each.by_kernel), ("proxy", each.proxied)) if does)
-            yield here.ok("published port", f"{each.shown} leads to {target.address}:{path.packet.port} ({by})")
-    elif ports is not None and ports.guarded:
-        yield _guarded(here, path)
-    else:
-        shown = f"port {path.packet.port} is not published: " if ports is not None else ""
-        yield here.note("direct access", f"{shown}the sender needs a route to {target.address} by way of this host")
-    if target.rules:
-        yield _rules_note(here, target.rules)
-
-
-def _guarded(here: Place, path: Path) -> Step:
-    return here.missing(
-        "guard of direct access",
-        f"{path.packet.target} is reached by published ports only, and {path.packet.proto} {path.packet.port} is none",
-        'publish the port, or set "directAccess": true, or name the interface in "trustedInterfaces"',
-    )
-
-
-def _rules_note(here: Place, rules: tuple[str, ...]) -> Step:
-    return here.note("packet filter", f"missing: {'; '.join(rules)}", "`pycni reconcile`, or attach the container anew")

@@ -1,0 +1,119 @@
+"""The part of a packet's way that the host's own routes and rules decide: between containers, to the world and from it.
+
+Pure: facts in, steps out (see `walk`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pycni.cli.trace.facts import ContainerFacts, Path
+from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding
+
+
+def between(path: Path, source: ContainerFacts, target: ContainerFacts) -> Iterator[Step]:
+    here = Place(path.host.name)
+    if source.bridge_name and source.bridge_name == target.bridge_name and not _goes_by_gateway(source):
+        apart = source.host_link is not None and target.host_link is not None
+        if apart and source.host_link.isolated and target.host_link.isolated:  # type: ignore[union-attr]
+            yield here.missing(
+                "port isolation",
+                f"both are isolated ports of {source.bridge_name}",
+                "the network's portIsolation keeps its containers apart",
+            )
+        return
+    yield from _routes(path, source, str(path.packet.target))
+    if path.host.isolated and source.bridge_name != target.bridge_name:
+        yield here.missing(
+            "isolation",
+            f"{source.end.network} and {target.end.network} are kept apart",
+            '"isolate": false in both networks lets them through; or use a published port',
+        )
+    if path.ports is not None and path.ports.guarded:
+        yield _guarded(here, path)
+    yield from way_in(here, target)
+
+
+def way_in(here: Place, target: ContainerFacts) -> Iterator[Step]:
+    """The host's own route to the container."""
+    if target.way_link not in (target.bridge_name, target.host_link_name) or not target.way_link:
+        way = f"leads to {target.way_link}" if target.way_link else "is not there"
+        yield here.missing("route", f"the host's route to {target.address} {way}", AGAIN)
+    yield here.ok("route", f"{target.address} by {target.way_link}")
+
+
+def _goes_by_gateway(one: ContainerFacts) -> bool:
+    return one.next_hop is not None and one.next_hop.gw is not None
+
+
+def _routes(path: Path, source: ContainerFacts, to: str) -> Iterator[Step]:
+    """The container's gateway is this host, which forwards."""
+    here = Place(path.host.name)
+    gateway = source.next_hop.gw if source.next_hop is not None else None
+    if gateway is not None and source.gateways and all(each.ip != gateway for each in source.gateways):
+        yield here.note("gateway", f"{gateway} is not this host: what it does with packets to {to} is not known here")
+    yield from forwarding(here, path.host, path.packet)
+
+
+# -- from and to the world ---------------------------------------------------------------------------------------------
+
+
+def to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
+    here, host, target = Place(path.host.name), path.host, path.packet.target
+    if not _goes_by_gateway(source):
+        yield here.note("destination", f"{target} is on the container's own subnet, and no container that is known")
+        return
+    yield from _routes(path, source, str(target))
+    if host.out is None:
+        yield here.missing(
+            "route", f"the host has no route to {target}", "ip route add …: it is the host's own way out"
+        )
+        return
+    if host.out_link is not None and host.out_link.name != "lo" and not host.out_link.up:
+        down = host.out_link.name
+        yield here.missing("uplink", f"{down} is down", f"ip link set {down} up")
+    by = host.out_link.name if host.out_link is not None else "?"
+    yield here.ok("route", f"{target} by {by}" + (f" via {host.out.gw}" if host.out.gw else ""))
+    if source.rules:
+        yield here.missing(
+            "packet filter", f"missing: {'; '.join(source.rules)}", "`pycni reconcile`, or attach the container anew"
+        )
+    if host.masquerades:
+        yield here.ok("masquerade", f"as {host.out.src}" if host.out.src else "with the host's address")
+    elif by != "lo":
+        yield here.note(
+            "masquerade",
+            f"none: it leaves with {source.address}, and answers need a route back to that",
+            'set "ipMasq": true unless others have that route',
+        )
+
+
+def from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
+    here, ports = Place(path.host.name), path.ports
+    yield from forwarding(here, path.host, path.packet)
+    if ports is not None and ports.missing:
+        lost = "; ".join(ports.missing)
+        yield here.missing("published port", f"missing: {lost}", "`pycni reconcile`, or attach the container anew")
+    if ports is not None and ports.published:
+        for each in ports.published:
+            by = "+".join(name for name, does in (("kernel", each.by_kernel), ("proxy", each.proxied)) if does)
+            yield here.ok("published port", f"{each.shown} leads to {target.address}:{path.packet.port} ({by})")
+    elif ports is not None and ports.guarded:
+        yield _guarded(here, path)
+    else:
+        shown = f"port {path.packet.port} is not published: " if ports is not None else ""
+        yield here.note("direct access", f"{shown}the sender needs a route to {target.address} by way of this host")
+    if target.rules:
+        yield rules_note(here, target.rules)
+
+
+def _guarded(here: Place, path: Path) -> Step:
+    return here.missing(
+        "guard of direct access",
+        f"{path.packet.target} is reached by published ports only, and {path.packet.proto} {path.packet.port} is none",
+        'publish the port, or set "directAccess": true, or name the interface in "trustedInterfaces"',
+    )
+
+
+def rules_note(here: Place, rules: tuple[str, ...]) -> Step:
+    return here.note("packet filter", f"missing: {'; '.join(rules)}", "`pycni reconcile`, or attach the container anew")
