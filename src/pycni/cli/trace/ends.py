@@ -136,6 +136,7 @@ def _refuse_lost(end: End, clusters: Sequence[Cluster]) -> None:
     if end.place == ELSEWHERE and any(end.node == cluster.joined.node for cluster in clusters):
         raise Failure(
             f"etcd says that {end.name} is on this host, which has no such attachment",
+            exit_code=NOT_FOUND,
             code=3,
             next_step=f"an ADD was killed, or the state was lost: `pycni gc {end.network}` gives its address back",
         )

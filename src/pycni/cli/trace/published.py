@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pycni.agent.view import Published, Seen, see_ports
-from pycni.cli.failure import FAILED, Failure
+from pycni.cli.failure import NOT_FOUND, Failure
 from pycni.cli.trace.ends import Found
 from pycni.cli.trace.facts import HERE, OUTSIDE, End
 from pycni.host.inet_messages import RTN_LOCAL
@@ -39,7 +39,7 @@ def behind_port(
                 return (found, each), one.binding.target + port - one.binding.port
     raise Failure(
         f"no container has published {proto} port {port} on {address}",
-        exit_code=FAILED,
+        exit_code=NOT_FOUND,
         code=3,
         next_step="`pycni ports` shows what is published; else it is a service of the host itself",
     )
