@@ -19,20 +19,21 @@ def find_end(text: str, seen: Sequence[Seen], clusters: Sequence[Cluster]) -> li
     """What *text* may mean, [] for nothing: of a container with several interfaces each one.
 
     An address, a container id (or the beginning of one), CONTAINER/IFNAME, or NETWORK/CONTAINER/IFNAME. What is on
-    this host counts before what other hosts have.
+    this host counts before what other hosts have. An address leaves the end only that one.
     """
     try:
         address = ip_address(text)
     except ValueError:
         return _by_name(text, seen, clusters)
-    here = [(_end_of(one), one) for one in seen if str(address) in _addresses(one)]
+    mine = (str(address),)
+    here = [(_end_of(one).replace(addresses=mine), one) for one in seen if mine[0] in _addresses(one)]
     if here:
         return [*here]
     for cluster in clusters:
         end = _holder(cluster, address)
         if end is not None:
-            return [(end, None)]
-    return [(End(OUTSIDE, addresses=(str(address),)), None)]
+            return [(end.replace(addresses=mine), None)]
+    return [(End(OUTSIDE, addresses=mine), None)]
 
 
 def _addresses(one: Seen) -> list[str]:

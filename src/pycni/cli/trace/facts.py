@@ -25,7 +25,7 @@ class End(Value):
     network: str = ""
     container: str = ""
     ifname: str = ""
-    addresses: tuple[str, ...] = ()  # without prefix lengths
+    addresses: tuple[str, ...] = ()  # without prefix lengths; where an address was given, that one
     node: str = ""
     host: str = ""
 
