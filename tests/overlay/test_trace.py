@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from netns_fixtures import Host
 from tests.kernel.agent_lab import AgentHost
 from tests.kernel.bridge_lab import address_of
@@ -47,13 +49,55 @@ def test_l2_from_both_ends(overlay: Callable[..., OverlayLab]) -> None:
         assert named(one, "c1", target) == ""
         assert named(two, "c1", target) == ""
     text = one.pycni("trace", "c1", "c2").stdout
-    for words in ("host h2", "nothing is missing on this host", "on host h2: pycni trace c1 c2", "vxlan", "MTU"):
+    for words in ("host h2", "nothing is missing on this host", "on host h2: pycni trace 10.1.", "vxlan", "MTU"):
         assert words in text
     assert named(one, "c1", "c3") == ""
     faults_on_the_sending_side(lab, one, h1, second)
     faults_on_the_receiving_side(lab, two, h2)
     nobody = one.pycni("trace", "c1", "cx", rc=3)
     assert "no container called 'cx'" in nobody.stderr
+
+
+@pytest.mark.parametrize("mode", ["l2", "routed"])
+def test_an_address_chooses_the_family_and_is_what_the_other_half_names(
+    overlay: Callable[..., OverlayLab], mode: str
+) -> None:
+    """Each host has a c1: the other half is found by the packet's addresses, of the family of the address that was
+    given, on either end; and what is broken for IPv6 alone is missing for IPv6 alone."""
+    lab = overlay()
+    (h1, h2), (one, two) = lab.hosts, lab.agents
+    conf = lab.conf(mode)
+    _, second = lab.add(h2, "c1", conf)
+    _, first = lab.add(h1, "c1", conf)
+    lab.add(h2, "c2", conf)  # from now on h2 knows the c1 of h1
+    for family in (4, 6):
+        start, goal = address_of(first, family), address_of(second, family)
+        for given in (("c1", goal), (start, goal)):
+            told = one.json("trace", *given)
+            assert (told["source"]["address"], told["target"]["address"]) == (start, goal)
+            assert told["missing"] is None
+        where, command = told["otherHalf"].split(": pycni ")
+        assert where == "on host h2"
+        half = two.json(*command.split())
+        assert (half["source"]["address"], half["target"]["address"], half["missing"]) == (start, goal, None)
+        assert half["target"]["container"] == "c1"
+    break_ipv6(lab, h1, second)
+    found = named(one, "c1", address_of(second, 6)), named(one, address_of(first, 6), address_of(second, 6))
+    assert found == (("neighbour entry on h1",) * 2 if mode == "l2" else ("route on h1",) * 2)
+    assert named(one, "c1", address_of(second, 4)) == ""
+    apart = one.pycni("trace", address_of(first, 4), address_of(second, 6), rc=2)
+    assert "no address of the same family" in apart.stderr
+
+
+def break_ipv6(lab: OverlayLab, host: Host, far: dict[str, Any]) -> None:
+    """What the kernel of *host* needs for the IPv6 address in *far*, and for that alone: in l2 the entry for it, in
+    routed mode the route to its block."""
+    device = device_of(lab, host)
+    routes = [each for each in host.ip_json("-6", "route", "show", "dev", device) if "gateway" in each]
+    for route in routes:
+        host.ip("-6", "route", "del", route["dst"], "dev", device)
+    if not routes:
+        host.ip("neigh", "del", address_of(far, 6), "dev", device)
 
 
 def device_of(lab: OverlayLab, host: Host) -> str:

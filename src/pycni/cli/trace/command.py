@@ -33,7 +33,7 @@ def trace(given: Namespace) -> int:
         raise Failure("a trace looks into containers", code=5, next_step="run the command as root")
     source, target, path = _read(given, proto)
     steps = list(until_missing(walk(path)))
-    other = _other_half(given, source, target, steps)
+    other = _other_half(given, source, target, path.packet, steps)
     if given.json:
         print(json.dumps(_as_json(source, target, path, steps, other), indent=4))
     else:
@@ -81,12 +81,12 @@ def _refuse_elsewhere(given: Namespace, source: End, target: End) -> None:
     )
 
 
-def _other_half(given: Namespace, source: End, target: End, steps: list[Step]) -> str:
-    """What to run where for the rest of the way."""
+def _other_half(given: Namespace, source: End, target: End, packet: Packet, steps: list[Step]) -> str:
+    """What to run where for the rest of the way. By addresses: a name may be another container's there."""
     far = next((end for end in (source, target) if end.place == ELSEWHERE), None)
     if far is None or first_missing(steps) is not None:
         return ""
-    words = ["pycni", "trace", given.source, given.target]
+    words = ["pycni", "trace", str(packet.source), str(packet.target)]
     words += ["--port", str(given.port)] if given.port else []
     words += ["--proto", given.proto] if given.proto else []
     return f"on host {far.host or far.node}: {' '.join(words)}"
