@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -194,10 +195,12 @@ def test_networks_of_one_host(overlay: Callable[..., OverlayLab]) -> None:
     where that is its way."""
     lab = overlay(hosts=1)
     (host,), (one,) = lab.hosts, lab.agents
+    conf_of: dict[str, dict[str, Any]] = {}
     for name, number, boxes in (("one", 1, ("c1", "c2")), ("two", 2, ("c3",))):
         conf = {**lab.conf(name=name, number=number, etcd=None), **BRIDGED, "bridge": f"cni{number}"}
         for box in boxes:
             _, result = lab.add(host, box, conf)
+            conf_of[box] = conf
     assert named(one, "c1", "c2") == ""
     assert named(one, "c1", "c3") == "isolation on h1"
     ports = {"cniVersion": "1.1.0", "name": "two", "type": "pycni-portmap", "directAccess": False, "prevResult": result}
@@ -213,10 +216,30 @@ def test_networks_of_one_host(overlay: Callable[..., OverlayLab]) -> None:
     assert named(one, "203.0.113.7", "c3", "--port", "81") == "guard of direct access on h1"
     assert named(one, "203.0.113.7", "c3", "--port", "80", "--proto", "udp") == "guard of direct access on h1"
     host.ip("route", "add", "203.0.113.0/24", "dev", "eth0")
-    host.run(["nft", "delete", "table", "inet", "pycni"])
-    assert named(one, "c1", "203.0.113.7") == "packet filter on h1"
+    rules_come_back(lab, conf_of["c1"])
     lab.add(host, "c4", lab.conf(name="out", number=4, gatewayBridge={"subnet": "172.30.0.0/24", "ifname": "eth1"}))
     told = one.json("trace", "c4", "203.0.113.7")
     assert (told["source"]["ifname"], told["source"]["address"], told["missing"]) == ("eth1", "172.30.0.2", None)
     wrong = one.pycni("trace", "c1", "c2", "--port", "80", "--proto", "icmp", rc=2)
     assert "icmp has no ports" in wrong.stderr
+
+
+def rules_come_back(lab: OverlayLab, conf: dict[str, Any]) -> None:
+    """What is advised where the rules of c1 are gone: without an agent another ADD, with one its comparison."""
+    (host,), (place,) = lab.hosts, lab.agents
+    delete_table = ["nft", "delete", "table", "inet", "pycni"]
+    host.run(delete_table)
+    gone = missing(place, "c1", "203.0.113.7")
+    assert gone is not None and gone["what"] == "packet filter" and "reconcile" not in gone["action"]
+    lab.delete(host, "c1", conf)
+    lab.add(host, "c1", conf)
+    assert named(place, "c1", "203.0.113.7") == ""
+    agent = place.start()
+    agent.send_signal(signal.SIGSTOP)  # else it is faster than the trace
+    host.run(delete_table)
+    gone = missing(place, "c1", "203.0.113.7")
+    assert gone is not None and gone["what"] == "packet filter" and "`pycni reconcile`" in gone["action"]
+    agent.send_signal(signal.SIGCONT)
+    place.pycni("reconcile")
+    assert named(place, "c1", "203.0.113.7") == ""
+    assert place.stop() == 0

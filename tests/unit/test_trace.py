@@ -300,6 +300,25 @@ def test_what_may_matter_is_a_note() -> None:
     assert [step.what for step in steps_of(failed) if step.result == NOTE] == ["neighbour"]
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("out", on_source(bridge=None)),
+        ("outwards", on_source(rules=("masq4 10.1.0.5",))),
+        ("published", lambda path: path.replace(ports=Ports(missing=("map x",)))),
+        ("published", on_target(rules=("masq4 10.1.0.5",))),
+        ("beside", on_source(rules=("masq4 10.1.0.5",))),
+    ],
+)
+def test_only_a_running_agent_is_asked_to_reconcile(name: str, fault: Change) -> None:
+    """Where none runs, what is advised works without: `pycni reconcile` would find nobody."""
+    path = fault(WHOLE[name])
+    (alone,) = [step.action for step in steps_of(path) if step.result != "ok"]
+    assert "`pycni del`, then `pycni add`" in alone and "reconcile" not in alone
+    (helped,) = [step.action for step in steps_of(on_host(agent=True)(path)) if step.result != "ok"]
+    assert "`pycni reconcile`" in helped
+
+
 def test_frames_to_unknown_macs_need_their_bridge_entry_where_the_device_is_not_flooded() -> None:
     """Without the bridge's entry nothing passes if the device's port takes no unknown unicast."""
     path = on_device(port_flags=(0, 0, 0))(on_tunnel(mac_port="")(OUT))

@@ -95,7 +95,7 @@ class TunnelFacts(Value):
     guard: frozenset[str] | None = None
     underlay: RouteFacts | None = None
     uplink: Link | None = None
-    agent: bool = False  # whether one runs on this host: it restores what is missing
+    agent: bool = False  # as in HostFacts
 
 
 class FarFacts(Value):
@@ -116,7 +116,8 @@ class FarFacts(Value):
 
 class HostFacts(Value):
     """This host, where it routes. forwards: for the packet's family. out: its route to the destination, out_link its
-    link. masquerades: whether the source's network does so; isolated: whether both ends' networks are kept apart."""
+    link. masquerades: whether the source's network does so; isolated: whether both ends' networks are kept apart.
+    agent: whether one runs here: it restores what is missing."""
 
     name: str
     forwards: bool = True
@@ -124,6 +125,7 @@ class HostFacts(Value):
     out_link: Link | None = None
     masquerades: bool = False
     isolated: bool = False
+    agent: bool = False
 
 
 class PortFacts(Value):

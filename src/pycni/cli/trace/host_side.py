@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pycni.cli.trace.facts import ContainerFacts, Path
-from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding
+from pycni.cli.trace.facts import ContainerFacts, HostFacts, Path
+from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding, put_back
 
 
 def between(path: Path, source: ContainerFacts, target: ContainerFacts) -> Iterator[Step]:
@@ -75,9 +75,7 @@ def to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
     by = host.out_link.name if host.out_link is not None else "?"
     yield here.ok("route", f"{target} by {by}" + (f" via {host.out.gw}" if host.out.gw else ""))
     if source.rules:
-        yield here.missing(
-            "packet filter", f"missing: {'; '.join(source.rules)}", "`pycni reconcile`, or attach the container anew"
-        )
+        yield here.missing("packet filter", f"missing: {'; '.join(source.rules)}", put_back(host))
     if host.masquerades:
         yield here.ok("masquerade", f"as {host.out.src}" if host.out.src else "with the host's address")
     elif by != "lo":
@@ -92,8 +90,7 @@ def from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
     here, ports = Place(path.host.name), path.ports
     yield from forwarding(here, path.host, path.packet)
     if ports is not None and ports.missing:
-        lost = "; ".join(ports.missing)
-        yield here.missing("published port", f"missing: {lost}", "`pycni reconcile`, or attach the container anew")
+        yield here.missing("published port", f"missing: {'; '.join(ports.missing)}", put_back(path.host))
     if ports is not None and ports.published:
         for each in ports.published:
             by = "+".join(name for name, does in (("kernel", each.by_kernel), ("proxy", each.proxied)) if does)
@@ -104,7 +101,7 @@ def from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
         shown = f"port {path.packet.port} is not published: " if ports is not None else ""
         yield here.note("direct access", f"{shown}the sender needs a route to {target.address} by way of this host")
     if target.rules:
-        yield rules_note(here, target.rules)
+        yield rules_note(path.host, target.rules)
 
 
 def _guarded(here: Place, path: Path) -> Step:
@@ -115,5 +112,5 @@ def _guarded(here: Place, path: Path) -> Step:
     )
 
 
-def rules_note(here: Place, rules: tuple[str, ...]) -> Step:
-    return here.note("packet filter", f"missing: {'; '.join(rules)}", "`pycni reconcile`, or attach the container anew")
+def rules_note(host: HostFacts, rules: tuple[str, ...]) -> Step:
+    return Place(host.name).note("packet filter", f"missing: {'; '.join(rules)}", put_back(host))

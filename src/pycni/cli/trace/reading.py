@@ -65,7 +65,7 @@ class Reader:
         addresses = (packet.target, packet.source) if mine is not None else (packet.source, packet.target)
         facts = cluster.far(far, *addresses)
         tunnel = self._tunnel(cluster.joined, packet.target if mine is not None else packet.source, facts.vtep)
-        path = path.replace(tunnel=tunnel, far=facts)
+        path = path.replace(tunnel=tunnel.replace(agent=path.host.agent), far=facts)
         return path if its is None else self._recorded(path, cluster)
 
     def _recorded(self, path: Path, cluster: Cluster) -> Path:
@@ -150,6 +150,7 @@ class Reader:
             out_link=self._kernel.link(out.oif) if out is not None and out.oif else None,
             masquerades=str(self._packet.source) in masquerade,
             isolated=len(rules) == 2 and any(one.isolate for one in rules) and all(one.bridges for one in rules),
+            agent=_agent_runs(),
         )
 
     def _ports(self, target: Seen) -> Ports:
@@ -195,7 +196,6 @@ class Reader:
             guard=read_peers(joined.port, joined.vni),
             underlay=underlay,
             uplink=kernel.link(underlay.oif) if underlay is not None and underlay.oif else None,
-            agent=_agent_runs(),
         )
         if facts.device is None:
             return facts

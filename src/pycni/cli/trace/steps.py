@@ -52,6 +52,13 @@ def first_missing(steps: Iterable[Step]) -> Step | None:
     return next((step for step in steps if step.result == MISSING), None)
 
 
+def put_back(host: HostFacts) -> str:
+    """What puts back a rule or a bridge that a container's ADD made."""
+    if host.agent:
+        return "`pycni reconcile`, or attach the container anew"
+    return f"{AGAIN}; an agent would put it back, and none runs on this host: `pycni agent`"
+
+
 def forwarding(here: Place, host: HostFacts, packet: Packet) -> Iterator[Step]:
     """Whether the host forwards packets of that family at all."""
     version = packet.target.version

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pycni.cli.trace.facts import ContainerFacts, Path
+from pycni.cli.trace.facts import ContainerFacts, HostFacts, Path
 from pycni.cli.trace.host_side import between, from_outside, rules_note, to_outside, way_in
-from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding
+from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding, put_back
 from pycni.cli.trace.tunnel import come_in, go_out
 
 TYPE_CHECKING = False
@@ -80,9 +80,9 @@ def _interface(place: Place, one: ContainerFacts) -> Iterator[Step]:
     yield place.ok("address", str(mine))
 
 
-def _host_link(place: Place, one: ContainerFacts, *, bridge_seen: bool = False) -> Iterator[Step]:
+def _host_link(host: HostFacts, one: ContainerFacts, *, bridge_seen: bool = False) -> Iterator[Step]:
     """Its host link, and the bridge that this is a port of."""
-    name, link = one.host_link_name, one.host_link
+    place, name, link = Place(host.name), one.host_link_name, one.host_link
     if not name:
         yield place.note("host link", "no record says which it is: another plugin made it")
         return
@@ -96,7 +96,7 @@ def _host_link(place: Place, one: ContainerFacts, *, bridge_seen: bool = False) 
         return
     bridge = one.bridge
     if bridge is None:
-        yield place.missing("bridge", f"{one.bridge_name} is gone", "`pycni reconcile`, or attach the container anew")
+        yield place.missing("bridge", f"{one.bridge_name} is gone", put_back(host))
         return
     if link.master != bridge.index:
         yield place.missing(
@@ -129,9 +129,9 @@ def _leave(path: Path, one: ContainerFacts) -> Iterator[Step]:
     at = hop.gw or packet.target
     yield inside.ok("route", f"{packet.target} by {hop.gw}" if hop.gw else f"{packet.target} is on the link")
     yield from _known_hop(inside, path, one, str(at), is_gateway=hop.gw is not None)
-    yield from _host_link(Place(path.host.name), one)
+    yield from _host_link(path.host, one)
     if one.rules and path.target is not None:
-        yield rules_note(Place(path.host.name), one.rules)
+        yield rules_note(path.host, one.rules)
 
 
 def _known_hop(place: Place, path: Path, one: ContainerFacts, hop: str, *, is_gateway: bool) -> Iterator[Step]:
@@ -175,7 +175,7 @@ def _arrive(path: Path, one: ContainerFacts) -> Iterator[Step]:
             AGAIN,
         )
     same = path.source is not None and path.source.bridge_name == one.bridge_name
-    yield from _host_link(here, one, bridge_seen=same)
+    yield from _host_link(path.host, one, bridge_seen=same)
     if one.bridge_name and one.fdb_port and one.fdb_port != one.host_link_name:
         yield here.missing(
             "bridge entry",
