@@ -146,9 +146,24 @@ PUBLISHED = Path(
     target=FIRST,
     ports=Ports((PortFacts("0.0.0.0:8080", by_kernel=True, proxied=False),), guarded=True),
 )
+OWN = ip_address("192.0.2.1")
+NO_ROUTER = HOST.replace(forwards=False)
+TO_HOST = Path(
+    Packet(ONE, OWN),
+    NO_ROUTER,
+    source=container("c1", ONE, MAC1, 11, to=str(OWN), gw="10.1.0.1", known="02:42:0a:01:00:01"),
+    with_host=True,
+)
+GATEWAY = ip_address("10.1.0.1")
+TO_GATEWAY = TO_HOST.replace(
+    packet=Packet(ONE, GATEWAY),
+    source=container("c1", ONE, MAC1, 11, to=str(GATEWAY), known="02:42:0a:01:00:01"),
+)
+FROM_HOST = Path(Packet(OWN, ONE, "tcp", 81), NO_ROUTER, target=FIRST, ports=Ports(guarded=True), with_host=True)
 WHOLE = {
     **{"out": OUT, "in": IN, "routed": ROUTED, "routed in": ROUTED_IN, "beside": BESIDE, "across": ACROSS},
     **{"outwards": OUTWARDS, "published": PUBLISHED},
+    **{"to host": TO_HOST, "to gateway": TO_GATEWAY, "from host": FROM_HOST},
 }
 
 
@@ -160,6 +175,12 @@ def steps_of(path: Path) -> list[Step]:
 def test_nothing_is_missing_on_a_whole_path(name: str) -> None:
     """Every step of a path that is in order is "ok"."""
     assert [step for step in steps_of(WHOLE[name]) if step.result != "ok"] == []
+
+
+def test_what_stays_on_the_host_is_not_said_to_leave_it() -> None:
+    """A packet to the host itself is not masqueraded, whatever its container's network does."""
+    masqueraded = TO_HOST.replace(host=TO_HOST.host.replace(masquerades=True))
+    assert {step.what for step in steps_of(masqueraded)} & {"forwarding", "masquerade", "uplink"} == set()
 
 
 def on_source(**changes: Any) -> Change:
@@ -246,6 +267,11 @@ FAULTS: list[tuple[str, Change, str, str]] = [
     ("across", on_target(way_link="eth0"), "route", "leads to eth0"),
     ("outwards", on_host(out=None), "route", "the host has no route to 198.51.100.1"),
     ("outwards", on_source(rules=("masq4 10.1.0.5",)), "packet filter", "masq4 10.1.0.5"),
+    ("to host", on_source(next_hop=None), "route", "no route to 192.0.2.1"),
+    ("to host", on_source(bridge=BRIDGE.replace(**DOWN)), "bridge", "ovl7 is down"),
+    ("to gateway", on_source(neighbour=Neighbour(2, GATEWAY, raw(MAC2), 2)), "neighbour", "is 02:42:0a:01:00:01"),
+    ("from host", on_target(way_link=""), "route", "the host's route to 10.1.0.5 is not there"),
+    ("from host", on_target(link=None), "interface", "there is no eth0"),
     ("published", lambda path: path.replace(ports=Ports(guarded=True)), "guard of direct access", "tcp 80 is none"),
     (
         "published",

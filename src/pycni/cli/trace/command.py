@@ -14,9 +14,9 @@ from pycni.cli.state import existing_store
 from pycni.cli.tables import paint, print_table, render_facts, width_of
 from pycni.cli.trace.cluster import Cluster
 from pycni.cli.trace.ends import addresses_of, choose_both, find_end
-from pycni.cli.trace.facts import ELSEWHERE, HERE, OUTSIDE, End, Packet, Path
+from pycni.cli.trace.facts import ELSEWHERE, HERE, HOST, OUTSIDE, End, Packet, Path
 from pycni.cli.trace.published import behind_port
-from pycni.cli.trace.reading import Reader
+from pycni.cli.trace.reading import Reader, is_own
 from pycni.cli.trace.steps import NOTE, Step, first_missing, until_missing
 from pycni.cli.trace.walk import walk
 from pycni.host.rtnl import Netlink
@@ -49,9 +49,9 @@ def _read(given: Namespace, proto: str) -> tuple[End, End, Path]:
     with store, Netlink() as kernel:
         seen = see_attachments(store)
         texts = given.source, given.target
-        found = find_end(texts[0], seen, clusters), find_end(texts[1], seen, clusters)
-        source, target = choose_both(texts, found, clusters)
-        target, port = behind_port(target, seen, store, kernel, proto=proto, port=given.port or 0)
+        found = [find_end(text, seen, clusters, lambda address: is_own(kernel, address)) for text in texts]
+        source, target = choose_both(texts, (found[0], found[1]), clusters)
+        target, port = behind_port(target, seen, store, proto=proto, port=given.port or 0)
         _refuse_elsewhere(given, source[0], target[0])
         packet = Packet(*addresses_of(source[0], target[0]), proto=proto, port=port)
         reader = Reader(kernel, store, packet, {cluster.joined.network: cluster for cluster in clusters})
@@ -68,17 +68,24 @@ def _with_host(end: End, path: Path) -> End:
 
 def _refuse_elsewhere(given: Namespace, source: End, target: End) -> None:
     """One of the two must be here."""
-    if HERE in (source.place, target.place):
+    ends = {given.source: source, given.target: target}
+    if HERE in [end.place for end in ends.values()]:
         return
-    nodes = [
-        (text, end.node or "no host that is known") for text, end in ((given.source, source), (given.target, target))
-    ]
+    elsewhere = any(end.place == ELSEWHERE for end in ends.values())
     raise Failure(
-        f"neither {given.source} nor {given.target} is on this host",
+        f"neither {given.source} nor {given.target} is a container of this host",
         exit_code=NOT_FOUND,
-        facts=[(text, f"on host {node}") for text, node in nodes],
-        next_step="run the same command there; `pycni peers` shows which host has which id",
+        facts=[(text, _where(end)) for text, end in ends.items()],
+        next_step="run the same command there; `pycni peers` shows which host has which id"
+        if elsewhere
+        else "one of the two must be one: `pycni list`",
     )
+
+
+def _where(end: End) -> str:
+    if end.place == HOST:
+        return "this host itself"
+    return f"on host {end.node}" if end.node else "no container that is known"
 
 
 def _other_half(given: Namespace, source: End, target: End, packet: Packet, steps: list[Step]) -> str:
@@ -135,8 +142,8 @@ def _print_facts(facts: list[tuple[str, str]]) -> None:
 
 
 def _shown(end: End, address: str) -> str:
-    if end.place == OUTSIDE:
-        return f"{address} (no container that is known)"
+    if end.place in (HOST, OUTSIDE):
+        return f"{address} ({_where(end)})"
     where = "this host" if end.place == HERE else f"host {end.host or end.node}"
     name = f"{end.network}/{end.container}/{end.ifname}" if end.container else end.network
     return f"{name} {address} ({where})"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from pycni.agent.view import Seen
 from pycni.cli.failure import NOT_FOUND, USAGE, Failure
 from pycni.cli.trace.cluster import Cluster
-from pycni.cli.trace.facts import ELSEWHERE, HERE, OUTSIDE, End
+from pycni.cli.trace.facts import ELSEWHERE, HERE, HOST, OUTSIDE, End
 from pycni.plugins.overlay.conf import ROUTED
 
+Address = IPv4Address | IPv6Address
 Found = tuple[End, Seen | None]
 SHORTEST_PREFIX = 4  # fewer characters of a container id are not taken for one
 
 
-def find_end(text: str, seen: Sequence[Seen], clusters: Sequence[Cluster]) -> list[Found]:
+def find_end(
+    text: str, seen: Sequence[Seen], clusters: Sequence[Cluster], is_own: Callable[[Address], bool]
+) -> list[Found]:
     """What *text* may mean, [] for nothing: of a container with several interfaces each one.
 
     An address, a container id (or the beginning of one), CONTAINER/IFNAME, or NETWORK/CONTAINER/IFNAME. What is on
-    this host counts before what other hosts have. An address leaves the end only that one.
+    this host counts before what other hosts have. An address leaves the end only that one. *is_own*: whether an
+    address is this host's itself.
     """
     try:
         address = ip_address(text)
@@ -29,6 +33,8 @@ def find_end(text: str, seen: Sequence[Seen], clusters: Sequence[Cluster]) -> li
     here = [(_end_of(one).replace(addresses=mine), one) for one in seen if mine[0] in _addresses(one)]
     if here:
         return [*here]
+    if is_own(address):
+        return [(End(HOST, addresses=mine), None)]
     for cluster in clusters:
         end = _holder(cluster, address)
         if end is not None:
@@ -84,7 +90,7 @@ def _by_name(text: str, seen: Sequence[Seen], clusters: Sequence[Cluster]) -> li
     return []
 
 
-def _holder(cluster: Cluster, address: IPv4Address | IPv6Address) -> End | None:
+def _holder(cluster: Cluster, address: Address) -> End | None:
     """The host of *cluster*'s network that has *address*."""
     joined = cluster.joined
     found = cluster.endpoint(address)
@@ -143,7 +149,7 @@ def _refuse_lost(end: End, clusters: Sequence[Cluster]) -> None:
         )
 
 
-def addresses_of(source: End, target: End) -> tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address]:
+def addresses_of(source: End, target: End) -> tuple[Address, Address]:
     """The addresses that the packet has: of a family that both ends have, IPv4 before IPv6."""
     for version in (4, 6):
         pair = [

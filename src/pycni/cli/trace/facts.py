@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from pycni.host.link_facts import Link, Neighbour, RouteFacts
     from pycni.host.vxlan import VxlanFacts
 
-HERE, ELSEWHERE, OUTSIDE = "here", "elsewhere", "outside"
+HERE, ELSEWHERE, HOST, OUTSIDE = "here", "elsewhere", "host", "outside"
 
 
 class End(Value):
-    """SRC or DST. place: a container of this host ("here"), one of another host of a network ("elsewhere"), or an
-    address that is no container's ("outside"). host: the name of the other host, node its id."""
+    """SRC or DST. place: a container of this host ("here"), one of another host of a network ("elsewhere"), an address
+    of this host itself ("host"), or one that is nobody's who is known ("outside"). host: the name of the other host,
+    node its id."""
 
     place: str
     network: str = ""
@@ -149,7 +150,7 @@ class Path(Value):
     """All facts of one trace. source, target: None where that end is no container of this host. tunnel, far: of the
     overlay network between the hosts. recorded_mac, recorded_vtep: by what others send to *target*, "" where nobody
     says. ports: what is published of the packet's port, None without one. other_network: of the end on another
-    host, where it is not that of the one here."""
+    host, where it is not that of the one here. with_host: the other end is this host itself."""
 
     packet: Packet
     host: HostFacts
@@ -161,3 +162,4 @@ class Path(Value):
     recorded_vtep: str = ""
     ports: Ports | None = None
     other_network: str = ""
+    with_host: bool = False

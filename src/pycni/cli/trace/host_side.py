@@ -22,7 +22,7 @@ def between(path: Path, source: ContainerFacts, target: ContainerFacts) -> Itera
                 "the network's portIsolation keeps its containers apart",
             )
         return
-    yield from _routes(path, source, str(path.packet.target))
+    yield from _routes(path, source)
     if path.host.isolated and source.bridge_name != target.bridge_name:
         yield here.missing(
             "isolation",
@@ -46,13 +46,34 @@ def _goes_by_gateway(one: ContainerFacts) -> bool:
     return one.next_hop is not None and one.next_hop.gw is not None
 
 
-def _routes(path: Path, source: ContainerFacts, to: str) -> Iterator[Step]:
+def _routes(path: Path, source: ContainerFacts) -> Iterator[Step]:
     """The container's gateway is this host, which forwards."""
-    here = Place(path.host.name)
+    yield from _gateway(path, source)
+    yield from forwarding(Place(path.host.name), path.host, path.packet)
+
+
+def _gateway(path: Path, source: ContainerFacts) -> Iterator[Step]:
+    """The container's gateway, where it is not this host."""
+    here, to = Place(path.host.name), path.packet.target
     gateway = source.next_hop.gw if source.next_hop is not None else None
     if gateway is not None and source.gateways and all(each.ip != gateway for each in source.gateways):
         yield here.note("gateway", f"{gateway} is not this host: what it does with packets to {to} is not known here")
-    yield from forwarding(here, path.host, path.packet)
+
+
+# -- from and to the host itself ---------------------------------------------------------------------------------------
+
+
+def to_host(path: Path, source: ContainerFacts) -> Iterator[Step]:
+    """Nothing is forwarded, and nobody is masqueraded."""
+    yield from _gateway(path, source)
+    yield Place(path.host.name).ok("address", f"{path.packet.target} is the host's own")
+
+
+def from_host(path: Path, target: ContainerFacts) -> Iterator[Step]:
+    """No guard keeps the host out."""
+    yield from way_in(Place(path.host.name), target)
+    if target.rules:
+        yield rules_note(path.host, target.rules)
 
 
 # -- from and to the world ---------------------------------------------------------------------------------------------
@@ -63,7 +84,7 @@ def to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
     if not _goes_by_gateway(source):
         yield here.note("destination", f"{target} is on the container's own subnet, and no container that is known")
         return
-    yield from _routes(path, source, str(target))
+    yield from _routes(path, source)
     if host.out is None:
         yield here.missing(
             "route", f"the host has no route to {target}", "ip route add …: it is the host's own way out"

@@ -8,28 +8,21 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pycni.agent.view import Published, Seen, see_ports
 from pycni.cli.failure import NOT_FOUND, Failure
 from pycni.cli.trace.ends import Found
-from pycni.cli.trace.facts import HERE, OUTSIDE, End
-from pycni.host.inet_messages import RTN_LOCAL
-from pycni.host.rtnl import Netlink
+from pycni.cli.trace.facts import HERE, HOST, End
 from pycni.store import Store
 
 Address = IPv4Address | IPv6Address
 
 
-def behind_port(
-    target: Found, seen: Sequence[Seen], store: Store, kernel: Netlink, *, proto: str, port: int
-) -> tuple[Found, int]:
+def behind_port(target: Found, seen: Sequence[Seen], store: Store, *, proto: str, port: int) -> tuple[Found, int]:
     """*target* and *port*; where that is an address of this host, the container that the port leads to, and its port.
 
     Failure where nothing is published there.
     """
     end = target[0]
-    if end.place != OUTSIDE or not port:
+    if end.place != HOST or not port:
         return target, port
     address = ip_address(end.addresses[0])
-    route = kernel.route_to(address)
-    if route is None or route.kind != RTN_LOCAL:
-        return target, port
     for one in _leading_there(see_ports(store, None, None), address, proto, port):
         owner = one.attachment
         for each in seen:

@@ -11,11 +11,23 @@ from pycni.agent.view import Seen, see_ports
 from pycni.cli.agent_client import NoAgent, ask
 from pycni.cli.failure import Failure
 from pycni.cli.trace.cluster import Cluster
-from pycni.cli.trace.facts import OUTSIDE, ContainerFacts, End, HostFacts, Packet, Path, PortFacts, Ports, TunnelFacts
+from pycni.cli.trace.facts import (
+    HOST,
+    OUTSIDE,
+    ContainerFacts,
+    End,
+    HostFacts,
+    Packet,
+    Path,
+    PortFacts,
+    Ports,
+    TunnelFacts,
+)
 from pycni.cni.errors import CniError
 from pycni.cni.names import Attachment, host_link_name
 from pycni.host import lookups, sysctl
 from pycni.host.firewall import missing_rules
+from pycni.host.inet_messages import RTN_LOCAL
 from pycni.host.netns import open_netns
 from pycni.host.rtnl import Link, Netlink, RouteFacts, in_namespace
 from pycni.host.tunnel_guard import read_peers
@@ -44,7 +56,7 @@ class Reader:
     def path(self, source: tuple[End, Seen | None], target: tuple[End, Seen | None]) -> Path:
         """Everything that is on this host of the way from *source* to *target*, one of which is here."""
         (start, mine), (goal, its) = source, target
-        if mine is not None and goal.place == OUTSIDE:
+        if mine is not None and goal.place in (HOST, OUTSIDE):
             start = self._way_out(start, mine.record.netns)
         packet = self._packet
         path = Path(
@@ -53,6 +65,7 @@ class Reader:
             source=self._container(start, mine, packet.source, packet.target) if mine is not None else None,
             target=self._container(goal, its, packet.target, packet.source) if its is not None else None,
             ports=self._ports(its) if its is not None and packet.port else None,
+            with_host=HOST in (start.place, goal.place),
         )
         if mine is not None and its is not None:
             return path
@@ -242,6 +255,12 @@ def _inside(netns: str, question: Callable[[Netlink], T]) -> T | None:
             return question(inside)
     finally:
         os.close(fd)
+
+
+def is_own(kernel: Netlink, address: Address) -> bool:
+    """Whether *address* is one of the host itself."""
+    route = kernel.route_to(address)
+    return route is not None and route.kind == RTN_LOCAL
 
 
 def _agent_runs() -> bool:

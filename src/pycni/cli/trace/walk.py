@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pycni.cli.trace.facts import ContainerFacts, HostFacts, Path
-from pycni.cli.trace.host_side import between, from_outside, rules_note, to_outside, way_in
+from pycni.cli.trace.host_side import between, from_host, from_outside, rules_note, to_host, to_outside, way_in
 from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding, put_back
 from pycni.cli.trace.tunnel import come_in, go_out
 
@@ -35,6 +35,8 @@ def walk(path: Path) -> Iterator[Step]:
             yield _other_network(path, path.source.end.network)
         elif path.tunnel is not None and path.far is not None:
             yield from go_out(path.host, path.source, path.tunnel, path.far, path.packet)
+        elif path.with_host:
+            yield from to_host(path, path.source)
         else:
             yield from to_outside(path, path.source)
     elif path.other_network and path.target is not None:
@@ -45,7 +47,7 @@ def walk(path: Path) -> Iterator[Step]:
             yield from forwarding(Place(path.host.name), path.host, path.packet)
             yield from way_in(Place(path.host.name), path.target)
     elif path.target is not None:
-        yield from from_outside(path, path.target)
+        yield from (from_host if path.with_host else from_outside)(path, path.target)
     if path.target is not None:
         yield from _arrive(path, path.target)
 
@@ -130,7 +132,7 @@ def _leave(path: Path, one: ContainerFacts) -> Iterator[Step]:
     yield inside.ok("route", f"{packet.target} by {hop.gw}" if hop.gw else f"{packet.target} is on the link")
     yield from _known_hop(inside, path, one, str(at), is_gateway=hop.gw is not None)
     yield from _host_link(path.host, one)
-    if one.rules and path.target is not None:
+    if one.rules and (path.target is not None or path.with_host):
         yield rules_note(path.host, one.rules)
 
 
@@ -154,11 +156,11 @@ def _known_hop(place: Place, path: Path, one: ContainerFacts, hop: str, *, is_ga
 def _expected_mac(path: Path, one: ContainerFacts, *, is_gateway: bool) -> str:
     """The MAC that the next hop has, "" where that cannot be said."""
     link: Link | None = None
-    if is_gateway:
+    hop = one.next_hop.gw if is_gateway and one.next_hop is not None else path.packet.target
+    if any(each.ip == hop for each in one.gateways):
         link = one.bridge if one.bridge_name else one.host_link
-        gateway = one.next_hop.gw if one.next_hop is not None else None
-        if all(each.ip != gateway for each in one.gateways):
-            return ""
+    elif is_gateway:
+        return ""
     elif path.target is not None and path.target.bridge_name == one.bridge_name:
         link = path.target.link
     elif path.far is not None and path.tunnel is not None and path.tunnel.mode == "l2":
