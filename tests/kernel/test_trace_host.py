@@ -12,18 +12,23 @@ import pytest
 
 from netns_fixtures import can_ping
 from tests.kernel.agent_lab import AgentHost
-from tests.kernel.portmap_lab import Town
+from tests.kernel.portmap_lab import Town, is_silent, port, seen
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "kernel:bridge", "kernel:veth", "kernel:nft_nat")
 
+TCP = 8080
+NAMES = {"itself": "c1", "neighbour": "c2", "stranger": "c3"}
 GATEWAY = {4: "10.1.0.1", 6: "fd00:1::1"}
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
 @pytest.fixture(scope="module")
 def town(plugins: Path) -> Iterator[Town]:
+    """c1 and c2 on one network, c3 on another; c1 has published a port."""
     with ExitStack() as stack:
-        yield Town.built(plugins, stack, bridged=False)
+        made = Town.built(plugins, stack, bridged=False)
+        made.ports.publish(made.server, port(TCP))
+        yield made
 
 
 class Traces:
@@ -104,3 +109,72 @@ def test_the_host_and_the_world_are_no_pair_of_ends(town: Town, traces: Traces) 
     """One end must be a container of this host, and the refusal says what each is."""
     said = traces.refused(town.own_address("host", 4), town.own_address("outside", 4), rc=3)
     assert "this host itself" in said and "no container that is known" in said
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("name", [*NAMES, "host"])
+def test_a_published_port_is_reached_as_the_trace_says(town: Town, traces: Traces, name: str, family: int) -> None:
+    """By the host's uplink address and its gateway's, from the container itself, its neighbour, another network and the
+    host: nothing is missing, and who is masqueraded is seen as the gateway."""
+    for address in (town.own_address("host", family), GATEWAY[family]):
+        answer = seen(town.client(name), address, TCP)
+        assert answer is not None and answer.server == "c1"
+        told = traces.told(NAMES.get(name, town.own_address("host", family)), address, "--port", str(TCP))
+        assert (told["target"]["container"], told["port"], told["missing"]) == ("c1", 7777, None)
+        assert "published port" in whats(told)
+        assert ("masquerade" in whats(told)) == (name in ("itself", "neighbour"))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_published_port_without_forwarding_or_rules(town: Town, traces: Traces, family: int) -> None:
+    """The container's own request is forwarded back to it, by rules; what it lacks is named, and nobody answers."""
+    address, client = town.own_address("host", family), town.server.ns
+    given = ("c1", address, "--port", str(TCP))
+    town.host.run(["sysctl", "-qw", f"{FORWARDING[family]}=0"])
+    assert is_silent(client, address, TCP)
+    assert traces.named(*given) == "forwarding"
+    town.host.run(["sysctl", "-qw", f"{FORWARDING[family]}=1"])
+    town.host.run(["nft", "delete", "element", "inet", "pycni", f"hp{family}", f"{{ tcp . {TCP} }}"])
+    assert is_silent(client, address, TCP)
+    assert traces.named(*given) == "published port"
+    town.ports.withdraw(town.server)
+    assert "has published" in traces.refused(*given, rc=3)
+    town.ports.publish(town.server, port(TCP))
+    assert traces.named(*given) == ""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_a_container_sends_to_itself_stays_there(town: Town, traces: Traces, family: int) -> None:
+    """By name, by its own address and by loopback, whose ports are not the host's; without lo nothing passes."""
+    loopback, own, inside = {4: "127.0.0.1", 6: "::1"}[family], town.server.address(family), town.server.ns
+    given = [(loopback,), (own,), (loopback, "--port", str(TCP)), (own, "--port", "7777")]
+    assert not can_ping(inside, own, deadline_s=0.3)  # a runtime would have called the loopback plugin
+    assert {traces.named("c1", *target) for target in given} == {"interface"}
+    inside.ip("link", "set", "lo", "up")
+    assert can_ping(inside, own) and can_ping(inside, loopback)
+    for target in given:
+        told = traces.told("c1", *target)
+        assert (told["target"]["container"], told["missing"], len(told["steps"])) == ("c1", None, 1)
+    assert traces.named("c1", "c1") == ""
+    inside.ip("link", "set", "lo", "down")
+
+
+def test_the_hosts_loopback_leads_to_the_port(town: Town, traces: Traces) -> None:
+    """As seen from the host, where the container sees the gateway."""
+    for loopback in ("127.0.0.1", "::1"):
+        answer = seen(town.host, loopback, TCP)
+        assert answer is not None and answer.address in GATEWAY.values()
+        told = traces.told(loopback, loopback, "--port", str(TCP))
+        assert told["missing"] is None and {"published port", "masquerade"} <= whats(told)
+
+
+def test_without_snat_nobody_is_served_who_would_be_answered_directly(town: Town, traces: Traces) -> None:
+    """The neighbour is not, one of another network is."""
+    address = town.own_address("host", 4)
+    town.ports.publish(town.neighbour, port(9090), snat=False)
+    for client, name, what in ((town.server, "c1", "masquerade"), (town.neighbour, "c2", "masquerade")):
+        assert is_silent(client.ns, address, 9090)
+        assert traces.named(name, address, "--port", "9090") == what
+    assert seen(town.stranger.ns, address, 9090)
+    assert traces.named("c3", address, "--port", "9090") == ""
+    town.ports.withdraw(town.neighbour)

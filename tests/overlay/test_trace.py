@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from netns_fixtures import Host
+from netns_fixtures import EchoServer, Host, can_tcp
 from tests.kernel.agent_lab import AgentHost
 from tests.kernel.bridge_lab import address_of
+from tests.kernel.portmap_lab import port
 from tests.overlay.overlay_lab import OverlayLab
 
 BRIDGED = {"type": "pycni-bridge", "isGateway": True, "isDefaultGateway": True, "ipMasq": True}
@@ -189,6 +191,31 @@ def test_routed_and_to_the_world(overlay: Callable[..., OverlayLab]) -> None:
     assert notes == ["masquerade"]
 
 
+@pytest.mark.parametrize("mode", ["l2", "routed"])
+def test_a_published_port_of_another_host(overlay: Callable[..., OverlayLab], closing: ExitStack, mode: str) -> None:
+    """A container that asks for it goes out to the world and comes in from there, not by the tunnel, although both are
+    on one network: both halves say so, and that is what happens."""
+    lab = overlay()
+    (h1, h2), (one, two) = lab.hosts, lab.agents
+    conf = lab.conf(mode, ipMasq=True)
+    server, result = lab.add(h1, "server", conf)
+    client, asking = lab.add(h2, "client", conf)
+    ports = {"cniVersion": "1.1.0", "name": "net", "type": "pycni-portmap", "prevResult": result}
+    lab.add(h1, "server", {**ports, "runtimeConfig": {"portMappings": [port(8080)]}})
+    closing.callback(EchoServer(server).close)
+    for family in (4, 6):
+        address, start = lab.segment.address(h1, family), address_of(asking, family)
+        assert can_tcp(client, address, 8080)
+        given = (start, address, "--port", "8080")
+        out = two.json("trace", *given)
+        assert (out["target"]["place"], out["missing"]) == ("outside", None)
+        told = one.json("trace", *given)
+        assert (told["target"]["container"], told["port"], told["missing"]) == ("server", 7777, None)
+        steps = {step["what"] for step in told["steps"]}
+        assert "published port" in steps and "tunnel guard" not in steps
+        assert told["otherHalf"] == f"on host h2: pycni trace {' '.join(given)}"
+
+
 def test_networks_of_one_host(overlay: Callable[..., OverlayLab]) -> None:
     """Bridge networks without etcd: containers beside each other, kept apart from another network, out to the world,
     in by a published port, which a guard makes the only way; and out by the second interface of an overlay's container,
@@ -212,7 +239,9 @@ def test_networks_of_one_host(overlay: Callable[..., OverlayLab]) -> None:
     assert told["missing"] is None
     behind = one.json("trace", "203.0.113.7", lab.tunnel_address(host), "--port", "8080")
     assert (behind["target"]["container"], behind["port"], behind["missing"]) == ("c3", 80, None)
-    assert "published tcp port 8081" in one.pycni("trace", "c1", "127.0.0.1", "--port", "8081", rc=3).stderr
+    assert (
+        "published tcp port 8081" in one.pycni("trace", "c1", lab.tunnel_address(host), "--port", "8081", rc=3).stderr
+    )
     assert named(one, "203.0.113.7", "c3", "--port", "81") == "guard of direct access on h1"
     assert named(one, "203.0.113.7", "c3", "--port", "80", "--proto", "udp") == "guard of direct access on h1"
     host.ip("route", "add", "203.0.113.0/24", "dev", "eth0")

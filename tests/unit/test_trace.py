@@ -2,169 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any
+from ipaddress import ip_address, ip_interface
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycni.cli.trace.facts import (
-    HERE,
-    ContainerFacts,
-    End,
-    FarFacts,
-    HostFacts,
-    Packet,
-    Path,
-    PortFacts,
-    Ports,
-    TunnelFacts,
-)
+from pycni.cli.trace.facts import Path, Ports
 from pycni.cli.trace.steps import MISSING, NOTE, Step, first_missing, until_missing
 from pycni.cli.trace.walk import walk
-from pycni.host.link_facts import BR_STATE_FORWARDING, IF_OPER_UP, Link, Neighbour, RouteFacts
-from pycni.host.messages import IFF_UP
-from pycni.host.vxlan import VxlanFacts
-
-MAC1, MAC2, VTEP_MAC = "02:42:0a:01:00:05", "02:42:0a:01:00:09", "0a:00:00:00:00:01"
-ONE, TWO, FAR_BLOCK = ip_address("10.1.0.5"), ip_address("10.1.0.9"), ip_address("10.1.4.9")
-NUD_PERMANENT, NUD_FAILED = 0x80, 0x20
-Change = Callable[[Path], Path]
-
-
-def raw(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-def link(index: int, name: str, *, mac: str = "", mtu: int = 1450, **more: Any) -> Link:
-    return Link(index, name, flags=IFF_UP, mtu=mtu, mac=raw(mac), operstate=IF_OPER_UP, **more)
-
-
-def route(to: str, *, gw: str = "", oif: int = 2) -> RouteFacts:
-    return RouteFacts(ip_network(to), gw=ip_address(gw) if gw else None, oif=oif)
-
-
-BRIDGE = link(10, "ovl7", mac="02:42:0a:01:00:01")
-
-
-def container(
-    name: str, address: Any, mac: str, index: int, *, to: str, gw: str = "", known: str = ""
-) -> ContainerFacts:
-    port = link(index, f"veth{name}", master=BRIDGE.index, port_state=BR_STATE_FORWARDING, isolated=False)
-    hop = ip_address(gw or to)
-    return ContainerFacts(
-        End(HERE, "net", name, "eth0", (str(address),)),
-        "ready",
-        address,
-        link=link(2, "eth0", mac=mac),
-        addresses=(ip_interface(f"{address}/24"),),
-        next_hop=route(to, gw=gw),
-        next_hop_link="eth0",
-        neighbour=Neighbour(2, hop, raw(known), NUD_PERMANENT) if known else None,
-        host_link_name=port.name,
-        host_link=port,
-        bridge_name="ovl7",
-        bridge=BRIDGE,
-        gateways=(ip_interface("10.1.0.1/24"),),
-        fdb_port=port.name,
-        way=route(str(address), oif=10),
-        way_link="ovl7",
-    )
-
-
-def tunnel(mode: str, hop: Any, mac: str) -> TunnelFacts:
-    master = 0 if mode == "routed" else BRIDGE.index
-    device = VxlanFacts(20, "vxlan7", 7, 4789, "192.0.2.1", mtu=1450, up=True, master=master, port_flags=(0, 1, 0))
-    return TunnelFacts(
-        *(mode, 7, 4789, "192.0.2.1", 50, "vxlan7"),
-        device=device,
-        neighbour=Neighbour(20, hop, raw(mac), NUD_PERMANENT),
-        mac=mac,
-        mac_port="vxlan7",
-        vtep="192.0.2.2",
-        guard=frozenset(["192.0.2.2"]),
-        underlay=route("192.0.2.2", oif=5),
-        uplink=link(5, "eth0", mtu=1500),
-    )
-
-
-def far(mac: str, **more: Any) -> FarFacts:
-    return FarFacts("n2", "h2", "192.0.2.2", mac, 1500, "in sync", **more)
-
-
-HOST = HostFacts("h1", out=route(str(TWO), oif=20), out_link=link(20, "vxlan7"))
-FIRST = container("c1", ONE, MAC1, 11, to=str(TWO), known=MAC2)
-SECOND = container("c2", TWO, MAC2, 12, to=str(ONE), known=MAC1)
-OUT = Path(Packet(ONE, TWO), HOST, source=FIRST, tunnel=tunnel("l2", TWO, MAC2), far=far(MAC2))
-IN = Path(
-    Packet(TWO, ONE),
-    HOST,
-    target=FIRST,
-    tunnel=tunnel("l2", TWO, MAC2),
-    far=far(MAC2),
-    recorded_mac=MAC1,
-    recorded_vtep="192.0.2.1",
+from pycni.host.link_facts import Neighbour
+from tests.unit.trace_paths import (
+    BRIDGE,
+    BY_PROXY,
+    FIRST,
+    GATEWAY,
+    HOST_PORT,
+    IN,
+    ITS_PORT,
+    MAC1,
+    MAC2,
+    NUD_FAILED,
+    OTHER_BRIDGE,
+    OUT,
+    OWN_PORT,
+    TO_HOST,
+    TWO,
+    WHOLE,
+    Change,
+    far,
+    link,
+    on_device,
+    on_far,
+    on_host,
+    on_ports,
+    on_source,
+    on_target,
+    on_tunnel,
+    raw,
 )
-ROUTED = Path(
-    Packet(ONE, FAR_BLOCK),
-    HOST.replace(out=route(str(FAR_BLOCK), gw="10.1.4.0", oif=20)),
-    source=container("c1", ONE, MAC1, 11, to=str(FAR_BLOCK), gw="10.1.0.1", known="02:42:0a:01:00:01"),
-    tunnel=tunnel("routed", ip_address("10.1.4.0"), VTEP_MAC),
-    far=far(VTEP_MAC, block="10.1.4.0/26"),
-)
-ROUTED_IN = IN.replace(
-    packet=Packet(FAR_BLOCK, ONE),
-    tunnel=tunnel("routed", ip_address("10.1.4.0"), VTEP_MAC),
-    far=far(VTEP_MAC, block="10.1.4.0/26"),
-    recorded_mac="",
-)
-BESIDE = Path(Packet(ONE, TWO), HOST, source=FIRST, target=SECOND)
-OTHER_BRIDGE = SECOND.replace(
-    end=SECOND.end.replace(network="other"),
-    bridge_name="cni9",
-    bridge=link(30, "cni9"),
-    host_link=SECOND.host_link.replace(master=30) if SECOND.host_link else None,
-    way_link="cni9",
-)
-ACROSS = Path(
-    Packet(ONE, TWO),
-    HOST,
-    source=container("c1", ONE, MAC1, 11, to=str(TWO), gw="10.1.0.1", known="02:42:0a:01:00:01"),
-    target=OTHER_BRIDGE,
-)
-WORLD = ip_address("198.51.100.1")
-OUTWARDS = Path(
-    Packet(ONE, WORLD),
-    HostFacts("h1", out=route(str(WORLD), gw="192.0.2.254", oif=5), out_link=link(5, "eth0"), masquerades=True),
-    source=container("c1", ONE, MAC1, 11, to=str(WORLD), gw="10.1.0.1", known="02:42:0a:01:00:01"),
-)
-PUBLISHED = Path(
-    Packet(WORLD, ONE, "tcp", 80),
-    HOST,
-    target=FIRST,
-    ports=Ports((PortFacts("0.0.0.0:8080", by_kernel=True, proxied=False),), guarded=True),
-)
-OWN = ip_address("192.0.2.1")
-NO_ROUTER = HOST.replace(forwards=False)
-TO_HOST = Path(
-    Packet(ONE, OWN),
-    NO_ROUTER,
-    source=container("c1", ONE, MAC1, 11, to=str(OWN), gw="10.1.0.1", known="02:42:0a:01:00:01"),
-    with_host=True,
-)
-GATEWAY = ip_address("10.1.0.1")
-TO_GATEWAY = TO_HOST.replace(
-    packet=Packet(ONE, GATEWAY),
-    source=container("c1", ONE, MAC1, 11, to=str(GATEWAY), known="02:42:0a:01:00:01"),
-)
-FROM_HOST = Path(Packet(OWN, ONE, "tcp", 81), NO_ROUTER, target=FIRST, ports=Ports(guarded=True), with_host=True)
-WHOLE = {
-    **{"out": OUT, "in": IN, "routed": ROUTED, "routed in": ROUTED_IN, "beside": BESIDE, "across": ACROSS},
-    **{"outwards": OUTWARDS, "published": PUBLISHED},
-    **{"to host": TO_HOST, "to gateway": TO_GATEWAY, "from host": FROM_HOST},
-}
 
 
 def steps_of(path: Path) -> list[Step]:
@@ -175,40 +51,6 @@ def steps_of(path: Path) -> list[Step]:
 def test_nothing_is_missing_on_a_whole_path(name: str) -> None:
     """Every step of a path that is in order is "ok"."""
     assert [step for step in steps_of(WHOLE[name]) if step.result != "ok"] == []
-
-
-def test_what_stays_on_the_host_is_not_said_to_leave_it() -> None:
-    """A packet to the host itself is not masqueraded, whatever its container's network does."""
-    masqueraded = TO_HOST.replace(host=TO_HOST.host.replace(masquerades=True))
-    assert {step.what for step in steps_of(masqueraded)} & {"forwarding", "masquerade", "uplink"} == set()
-
-
-def on_source(**changes: Any) -> Change:
-    return lambda path: path.replace(source=path.source.replace(**changes) if path.source else None)
-
-
-def on_target(**changes: Any) -> Change:
-    return lambda path: path.replace(target=path.target.replace(**changes) if path.target else None)
-
-
-def on_tunnel(**changes: Any) -> Change:
-    return lambda path: path.replace(tunnel=path.tunnel.replace(**changes) if path.tunnel else None)
-
-
-def on_device(**changes: Any) -> Change:
-    return lambda path: (
-        path.replace(tunnel=path.tunnel.replace(device=path.tunnel.device.replace(**changes)))
-        if path.tunnel and path.tunnel.device
-        else path
-    )
-
-
-def on_far(**changes: Any) -> Change:
-    return lambda path: path.replace(far=path.far.replace(**changes) if path.far else None)
-
-
-def on_host(**changes: Any) -> Change:
-    return lambda path: path.replace(host=path.host.replace(**changes))
 
 
 DOWN = {"flags": 0, "operstate": 2}
@@ -272,13 +114,20 @@ FAULTS: list[tuple[str, Change, str, str]] = [
     ("to gateway", on_source(neighbour=Neighbour(2, GATEWAY, raw(MAC2), 2)), "neighbour", "is 02:42:0a:01:00:01"),
     ("from host", on_target(way_link=""), "route", "the host's route to 10.1.0.5 is not there"),
     ("from host", on_target(link=None), "interface", "there is no eth0"),
+    ("its port", on_host(forwards=False), "forwarding", "IPv4 forwarding is off"),
+    ("its port", on_ports(missing=("map x",)), "published port", "map x"),
+    ("its port", on_ports(masquerades=False), "masquerade", "would not answer 10.1.0.5 by way"),
+    ("its port", on_target(way_link=""), "route", "the host's route to 10.1.0.9 is not there"),
+    ("own port", on_source(next_hop=None), "route", "no route to 192.0.2.1"),
+    ("own port", on_ports(masquerades=False), "masquerade", "would not answer 10.1.0.5 by way"),
+    ("by gateway", on_source(neighbour=Neighbour(2, GATEWAY, raw(MAC2), 2)), "neighbour", "is 02:42:0a:01:00:01"),
+    ("host port", on_ports(missing=("map x",)), "published port", "map x"),
+    ("host port", on_ports(masquerades=False), "masquerade", "would not answer 127.0.0.1"),
+    ("itself", on_source(state="netns gone"), "container", "netns gone"),
+    ("itself", on_source(link=link(1, "lo").replace(**DOWN)), "interface", "lo is down"),
+    ("itself", on_source(next_hop_link="eth0"), "address", "10.1.0.5 is none of the container's"),
     ("published", lambda path: path.replace(ports=Ports(guarded=True)), "guard of direct access", "tcp 80 is none"),
-    (
-        "published",
-        lambda path: path.replace(ports=path.ports.replace(missing=("map x",)) if path.ports else None),
-        "published port",
-        "map x",
-    ),
+    ("published", on_ports(missing=("map x",)), "published port", "map x"),
 ]
 
 
@@ -308,6 +157,24 @@ def test_several_faults_are_found_one_after_the_other(faults: list[tuple[str, Ch
     assert all(step.result != MISSING for step in steps[:-1])
     # A later fault on the same object may win over an earlier one, which then is no longer there.
     assert len(steps) <= max(alone) + 1
+
+
+def test_what_stays_on_the_host_is_not_said_to_leave_it() -> None:
+    """A packet to the host itself is not masqueraded, whatever its container's network does."""
+    masqueraded = TO_HOST.replace(host=TO_HOST.host.replace(masquerades=True))
+    assert {step.what for step in steps_of(masqueraded)} & {"forwarding", "masquerade", "uplink"} == set()
+
+
+def test_a_published_port_masquerades_who_would_be_answered_directly() -> None:
+    """The container itself and its neighbours are seen as the gateway; one of another network as itself, also where the
+    networks are kept apart; whom the proxy serves has no packets forwarded."""
+    for path in (OWN_PORT, ITS_PORT, HOST_PORT):
+        assert "masquerade" in {step.what for step in steps_of(path)}
+    stranger = ITS_PORT.replace(packet=ITS_PORT.packet.replace(source=ip_address("10.2.0.5")), target=OTHER_BRIDGE)
+    stranger = on_source(address=ip_address("10.2.0.5"), addresses=(ip_interface("10.2.0.5/24"),))(stranger)
+    steps = steps_of(on_host(isolated=True)(stranger))
+    assert first_missing(steps) is None and "masquerade" not in {step.what for step in steps}
+    assert {"forwarding", "masquerade"} & {step.what for step in steps_of(BY_PROXY)} == set()
 
 
 def test_what_may_matter_is_a_note() -> None:

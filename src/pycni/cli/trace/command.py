@@ -13,9 +13,9 @@ from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
 from pycni.cli.state import existing_store
 from pycni.cli.tables import paint, print_table, render_facts, width_of
 from pycni.cli.trace.cluster import Cluster
-from pycni.cli.trace.ends import addresses_of, choose_both, find_end
+from pycni.cli.trace.ends import addresses_of, by_loopback, choose_both, find_end
 from pycni.cli.trace.facts import ELSEWHERE, HERE, HOST, OUTSIDE, End, Packet, Path
-from pycni.cli.trace.published import behind_port
+from pycni.cli.trace.published import behind_port, packet_behind
 from pycni.cli.trace.reading import Reader, is_own
 from pycni.cli.trace.steps import NOTE, Step, first_missing, until_missing
 from pycni.cli.trace.walk import walk
@@ -50,10 +50,12 @@ def _read(given: Namespace, proto: str) -> tuple[End, End, Path]:
         seen = see_attachments(store)
         texts = given.source, given.target
         found = [find_end(text, seen, clusters, lambda address: is_own(kernel, address)) for text in texts]
-        source, target = choose_both(texts, (found[0], found[1]), clusters)
-        target, port = behind_port(target, seen, store, proto=proto, port=given.port or 0)
+        source, asked = by_loopback(*choose_both(texts, (found[0], found[1]), clusters))
+        target, port = behind_port(asked, seen, store, proto=proto, port=given.port or 0)
         _refuse_elsewhere(given, source[0], target[0])
-        packet = Packet(*addresses_of(source[0], target[0]), proto=proto, port=port)
+        packet = Packet(*addresses_of(source[0], asked[0]), proto=proto, port=given.port or 0)
+        if target is not asked:
+            packet = packet_behind(packet, target[0], port)
         reader = Reader(kernel, store, packet, {cluster.joined.network: cluster for cluster in clusters})
         path = reader.path(source, target)
         ends = [_with_host(end, path) for end in (source[0], target[0])]
@@ -93,7 +95,7 @@ def _other_half(given: Namespace, source: End, target: End, packet: Packet, step
     far = next((end for end in (source, target) if end.place == ELSEWHERE), None)
     if far is None or first_missing(steps) is not None:
         return ""
-    words = ["pycni", "trace", str(packet.source), str(packet.target)]
+    words = ["pycni", "trace", str(packet.source), str(packet.sent_to)]
     words += ["--port", str(given.port)] if given.port else []
     words += ["--proto", given.proto] if given.proto else []
     return f"on host {far.host or far.node}: {' '.join(words)}"

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pycni.agent.view import Seen
 from pycni.cli.failure import NOT_FOUND, USAGE, Failure
 from pycni.cli.trace.cluster import Cluster
-from pycni.cli.trace.facts import ELSEWHERE, HERE, HOST, OUTSIDE, End
+from pycni.cli.trace.facts import ELSEWHERE, HERE, HOST, LOOPBACK, OUTSIDE, End
 from pycni.plugins.overlay.conf import ROUTED
 
 Address = IPv4Address | IPv6Address
@@ -147,6 +147,20 @@ def _refuse_lost(end: End, clusters: Sequence[Cluster]) -> None:
             code=3,
             next_step=f"an ADD was killed, or the state was lost: `pycni gc {end.network}` gives its address back",
         )
+
+
+def by_loopback(source: Found, target: Found) -> tuple[Found, Found]:
+    """Both ends; the sender's by its lo where the packet stays in that container: to itself, or to a loopback address,
+    which is its own and not the host's."""
+    (start, mine), (goal, its) = source, target
+    if mine is None:
+        return source, target
+    if goal.place == HOST and ip_address(goal.addresses[0]).is_loopback:
+        own = start.replace(ifname=LOOPBACK, addresses=goal.addresses), mine
+        return own, own
+    if its is not None and its.record.netns == mine.record.netns:
+        return (start.replace(ifname=LOOPBACK), mine), target
+    return source, target
 
 
 def addresses_of(source: End, target: End) -> tuple[Address, Address]:

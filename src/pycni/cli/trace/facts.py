@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pycni.host.vxlan import VxlanFacts
 
 HERE, ELSEWHERE, HOST, OUTSIDE = "here", "elsewhere", "host", "outside"
+LOOPBACK = "lo"
 
 
 class End(Value):
@@ -36,12 +37,20 @@ class End(Value):
 
 
 class Packet(Value):
-    """What is sent. port: of the destination, 0 for none."""
+    """What is sent. port: of the destination, 0 for none. host_address, host_port: of this host, that it is sent to
+    where a published port leads on from there to *target*."""
 
     source: IPv4Address | IPv6Address
     target: IPv4Address | IPv6Address
     proto: str = "icmp"
     port: int = 0
+    host_address: IPv4Address | IPv6Address | None = None
+    host_port: int = 0
+
+    @property
+    def sent_to(self) -> IPv4Address | IPv6Address:
+        """The address that the sender gives it."""
+        return self.host_address or self.target
 
 
 class ContainerFacts(Value):
@@ -139,10 +148,12 @@ class PortFacts(Value):
 
 class Ports(Value):
     """What is published of the destination's port. guarded: others reach the container by published ports only.
+    masquerades: also clients on the host's loopback and in the container's subnet get answers, as the gateway.
     missing: of the rules that publish."""
 
     published: tuple[PortFacts, ...] = ()
     guarded: bool = False
+    masquerades: bool = True
     missing: tuple[str, ...] = ()
 
 
@@ -163,3 +174,8 @@ class Path(Value):
     ports: Ports | None = None
     other_network: str = ""
     with_host: bool = False
+
+    @property
+    def within(self) -> bool:
+        """Whether the packet stays in one container."""
+        return self.source is not None and self.source.end.ifname == LOOPBACK

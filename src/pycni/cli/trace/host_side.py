@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pycni.cli.trace.facts import ContainerFacts, HostFacts, Path
+from pycni.cli.trace.facts import ContainerFacts, HostFacts, Path, Ports
 from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding, put_back
 
 
@@ -54,7 +54,7 @@ def _routes(path: Path, source: ContainerFacts) -> Iterator[Step]:
 
 def _gateway(path: Path, source: ContainerFacts) -> Iterator[Step]:
     """The container's gateway, where it is not this host."""
-    here, to = Place(path.host.name), path.packet.target
+    here, to = Place(path.host.name), path.packet.sent_to
     gateway = source.next_hop.gw if source.next_hop is not None else None
     if gateway is not None and source.gateways and all(each.ip != gateway for each in source.gateways):
         yield here.note("gateway", f"{gateway} is not this host: what it does with packets to {to} is not known here")
@@ -70,10 +70,52 @@ def to_host(path: Path, source: ContainerFacts) -> Iterator[Step]:
 
 
 def from_host(path: Path, target: ContainerFacts) -> Iterator[Step]:
-    """No guard keeps the host out."""
+    """Nothing is forwarded, and no guard keeps the host out."""
+    if path.ports is not None and path.packet.host_address is not None:
+        yield from _published(path, path.ports, target)
+        if path.packet.source.is_loopback and _by_kernel(path.ports):
+            yield _hairpin(path, path.ports, target)
     yield from way_in(Place(path.host.name), target)
     if target.rules:
         yield rules_note(path.host, target.rules)
+
+
+# -- by a port of the host ---------------------------------------------------------------------------------------------
+
+
+def by_port(path: Path, source: ContainerFacts, ports: Ports, target: ContainerFacts) -> Iterator[Step]:
+    """From a container of this host to a port that *target* has published, *source* itself perhaps. Networks that are
+    kept apart reach each other so, and no guard is in the way."""
+    here = Place(path.host.name)
+    yield from _gateway(path, source)
+    yield from _published(path, ports, target)
+    if _by_kernel(ports):
+        yield from forwarding(here, path.host, path.packet)
+        if any(path.packet.source in each.network for each in target.addresses):
+            yield _hairpin(path, ports, target)
+    yield from way_in(here, target)
+
+
+def _published(path: Path, ports: Ports, target: ContainerFacts) -> Iterator[Step]:
+    here = Place(path.host.name)
+    if ports.missing:
+        yield here.missing("published port", f"missing: {'; '.join(ports.missing)}", put_back(path.host))
+    for each in ports.published:
+        by = "+".join(name for name, does in (("kernel", each.by_kernel), ("proxy", each.proxied)) if does)
+        yield here.ok("published port", f"{each.shown} leads to {target.address}:{path.packet.port} ({by})")
+
+
+def _by_kernel(ports: Ports) -> bool:
+    return any(each.by_kernel for each in ports.published)
+
+
+def _hairpin(path: Path, ports: Ports, target: ContainerFacts) -> Step:
+    """The container would answer the client directly, or not at all: it must see the gateway instead."""
+    here, sender = Place(path.host.name), path.packet.source
+    if ports.masquerades:
+        return here.ok("masquerade", f"{target.end.container} sees the gateway in place of {sender}")
+    found = f"none: {target.end.container} would not answer {sender} by way of the host"
+    return here.missing("masquerade", found, '"snat" is false: leave it out, or use the container\'s own address')
 
 
 # -- from and to the world ---------------------------------------------------------------------------------------------
@@ -109,20 +151,23 @@ def to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
 
 def from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
     here, ports = Place(path.host.name), path.ports
-    yield from forwarding(here, path.host, path.packet)
-    if ports is not None and ports.missing:
-        yield here.missing("published port", f"missing: {'; '.join(ports.missing)}", put_back(path.host))
-    if ports is not None and ports.published:
-        for each in ports.published:
-            by = "+".join(name for name, does in (("kernel", each.by_kernel), ("proxy", each.proxied)) if does)
-            yield here.ok("published port", f"{each.shown} leads to {target.address}:{path.packet.port} ({by})")
-    elif ports is not None and ports.guarded:
-        yield _guarded(here, path)
-    else:
-        shown = f"port {path.packet.port} is not published: " if ports is not None else ""
-        yield here.note("direct access", f"{shown}the sender needs a route to {target.address} by way of this host")
+    if ports is None or path.packet.host_address is None or _by_kernel(ports):
+        yield from forwarding(here, path.host, path.packet)
+    if ports is not None:
+        yield from _published(path, ports, target)
+    if ports is None or not ports.published:
+        yield _unpublished(path, target)
     if target.rules:
         yield rules_note(path.host, target.rules)
+
+
+def _unpublished(path: Path, target: ContainerFacts) -> Step:
+    """By the container's own address."""
+    here, ports = Place(path.host.name), path.ports
+    if ports is not None and ports.guarded:
+        return _guarded(here, path)
+    shown = f"port {path.packet.port} is not published: " if ports is not None else ""
+    return here.note("direct access", f"{shown}the sender needs a route to {target.address} by way of this host")
 
 
 def _guarded(here: Place, path: Path) -> Step:

@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pycni.agent.view import Published, Seen, see_ports
 from pycni.cli.failure import NOT_FOUND, Failure
 from pycni.cli.trace.ends import Found
-from pycni.cli.trace.facts import HERE, HOST, End
+from pycni.cli.trace.facts import HERE, HOST, End, Packet
+from pycni.portmap.holding import Binding
 from pycni.store import Store
 
 Address = IPv4Address | IPv6Address
@@ -38,9 +39,24 @@ def behind_port(target: Found, seen: Sequence[Seen], store: Store, *, proto: str
     )
 
 
+def packet_behind(packet: Packet, target: End, port: int) -> Packet:
+    """*packet*, which is sent to a port of this host, as it reaches *target*, the container that has published that."""
+    return packet.replace(
+        target=ip_address(target.addresses[0]), port=port, host_address=packet.target, host_port=packet.port
+    )
+
+
 def _leading_there(found: Sequence[Published], address: Address, proto: str, port: int) -> Iterator[Published]:
     for one in found:
         binding = one.binding
-        here = binding.host_ip in ("", str(address)) and binding.family == address.version
-        if here and binding.proto == proto and binding.port <= port < binding.port + binding.count:
+        if (
+            leads_from(binding, address)
+            and binding.proto == proto
+            and binding.port <= port < binding.port + binding.count
+        ):
             yield one
+
+
+def leads_from(binding: Binding, address: Address) -> bool:
+    """Whether *binding* is on that address of the host."""
+    return binding.host_ip in ("", str(address)) and binding.family == address.version

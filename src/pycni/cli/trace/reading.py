@@ -13,6 +13,7 @@ from pycni.cli.failure import Failure
 from pycni.cli.trace.cluster import Cluster
 from pycni.cli.trace.facts import (
     HOST,
+    LOOPBACK,
     OUTSIDE,
     ContainerFacts,
     End,
@@ -23,6 +24,7 @@ from pycni.cli.trace.facts import (
     Ports,
     TunnelFacts,
 )
+from pycni.cli.trace.published import leads_from
 from pycni.cni.errors import CniError
 from pycni.cni.names import Attachment, host_link_name
 from pycni.host import lookups, sysctl
@@ -56,27 +58,30 @@ class Reader:
     def path(self, source: tuple[End, Seen | None], target: tuple[End, Seen | None]) -> Path:
         """Everything that is on this host of the way from *source* to *target*, one of which is here."""
         (start, mine), (goal, its) = source, target
-        if mine is not None and goal.place in (HOST, OUTSIDE):
+        if mine is not None and (goal.place in (HOST, OUTSIDE) or self._packet.host_address is not None):
             start = self._way_out(start, mine.record.netns)
-        packet = self._packet
+        packet, apart = self._packet, start.ifname != LOOPBACK
         path = Path(
             packet,
             self._host(mine, its),
-            source=self._container(start, mine, packet.source, packet.target) if mine is not None else None,
-            target=self._container(goal, its, packet.target, packet.source) if its is not None else None,
+            source=self._container(start, mine, packet.source, packet.sent_to) if mine is not None else None,
+            target=self._container(goal, its, packet.target, packet.source) if its is not None and apart else None,
             ports=self._ports(its) if its is not None and packet.port else None,
             with_host=HOST in (start.place, goal.place),
         )
         if mine is not None and its is not None:
             return path
         near, far = (start, goal) if mine is not None else (goal, start)
-        if far.node and far.network != near.network:
+        by_port = packet.host_address is not None
+        if far.node and far.network != near.network and not by_port:
             return path.replace(other_network=far.network)
-        cluster = self._clusters.get(near.network)
+        cluster = self._clusters.get(far.network)
         if cluster is None or not far.node:
             return path
         addresses = (packet.target, packet.source) if mine is not None else (packet.source, packet.target)
         facts = cluster.far(far, *addresses)
+        if by_port:
+            return path.replace(far=facts)  # it comes from the world, as its own host sent it there
         tunnel = self._tunnel(cluster.joined, packet.target if mine is not None else packet.source, facts.vtep)
         path = path.replace(tunnel=tunnel.replace(agent=path.host.agent), far=facts)
         return path if its is None else self._recorded(path, cluster)
@@ -130,13 +135,13 @@ class Reader:
         """*end*, or the interface of that container (as to a gatewayBridge) by which it reaches the world."""
 
         def look(inside: Netlink) -> tuple[Link | None, tuple[Interface, ...]]:
-            hop = inside.route_to(self._packet.target)
+            hop = inside.route_to(self._packet.sent_to)
             link = inside.link(hop.oif) if hop is not None and hop.oif else None
             return link, inside.addresses(link.index) if link is not None else ()
 
         link, addresses = _inside(netns, look) or (None, ())
-        mine = [each.ip for each in addresses if each.version == self._packet.target.version and not each.is_link_local]
-        if link is None or not mine or link.name in (end.ifname, "lo"):
+        mine = [each.ip for each in addresses if each.version == self._packet.source.version and not each.is_link_local]
+        if link is None or not mine or link.name in (end.ifname, LOOPBACK):
             return end
         self._packet = self._packet.replace(source=mine[0])
         return end.replace(ifname=link.name, addresses=tuple(map(str, mine)))
@@ -167,11 +172,13 @@ class Reader:
         )
 
     def _ports(self, target: Seen) -> Ports:
-        """What is published of the packet's port of *target*, a container of this host."""
+        """What is published of the packet's port of *target*, a container of this host: what leads there from
+        where the packet is sent to."""
         packet, owner = self._packet, target.record.attachment
         record = self._store.attachments.get(Attachment(owner.network, owner.container_id, owner.ifname, PART))
         if record is None:
             return Ports()
+        mappings = [one for one in record.attachment_rules.ports if one.address == str(packet.target)]
         found = []
         for one in see_ports(self._store, owner.network, None):
             binding = one.binding
@@ -182,6 +189,8 @@ class Reader:
                 and binding.address == str(packet.target)
                 and binding.proto == packet.proto
                 and 0 <= at < binding.count
+                and packet.host_port in (0, binding.port + at)
+                and (packet.host_address is None or leads_from(binding, packet.host_address))
             ):
                 anywhere = "0.0.0.0" if binding.family == 4 else "[::]"
                 shown = f"{binding.host_ip or anywhere}:{binding.port + at}"
@@ -189,6 +198,7 @@ class Reader:
         return Ports(
             tuple(found),
             guarded=str(packet.target) in record.attachment_rules.direct_guard,
+            masquerades=any(one.snat or one.masq_all for one in mappings),
             missing=missing_rules(record.backend, record.network_rules, record.attachment_rules),
         )
 

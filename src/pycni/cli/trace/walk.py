@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pycni.cli.trace.facts import ContainerFacts, HostFacts, Path
-from pycni.cli.trace.host_side import between, from_host, from_outside, rules_note, to_host, to_outside, way_in
+from pycni.cli.trace.facts import LOOPBACK, ContainerFacts, HostFacts, Packet, Path
+from pycni.cli.trace.host_side import between, by_port, from_host, from_outside, rules_note, to_host, to_outside, way_in
 from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding, put_back
 from pycni.cli.trace.tunnel import come_in, go_out
 
@@ -27,18 +27,11 @@ _GONE = {
 
 def walk(path: Path) -> Iterator[Step]:
     """Every step that is on this host."""
-    if path.source is not None:
+    if path.source is not None and path.within:
+        yield from _stay(path.source, path.packet)
+    elif path.source is not None:
         yield from _leave(path, path.source)
-        if path.target is not None:
-            yield from between(path, path.source, path.target)
-        elif path.other_network:
-            yield _other_network(path, path.source.end.network)
-        elif path.tunnel is not None and path.far is not None:
-            yield from go_out(path.host, path.source, path.tunnel, path.far, path.packet)
-        elif path.with_host:
-            yield from to_host(path, path.source)
-        else:
-            yield from to_outside(path, path.source)
+        yield from _onward(path, path.source)
     elif path.other_network and path.target is not None:
         yield _other_network(path, path.target.end.network)
     elif path.tunnel is not None and path.far is not None:
@@ -52,6 +45,22 @@ def walk(path: Path) -> Iterator[Step]:
         yield from _arrive(path, path.target)
 
 
+def _onward(path: Path, source: ContainerFacts) -> Iterator[Step]:
+    """From the host's side of *source* to where *target*'s begins, or to where this host's part ends."""
+    if path.target is not None and path.ports is not None and path.packet.host_address is not None:
+        yield from by_port(path, source, path.ports, path.target)
+    elif path.target is not None:
+        yield from between(path, source, path.target)
+    elif path.other_network:
+        yield _other_network(path, source.end.network)
+    elif path.tunnel is not None and path.far is not None:
+        yield from go_out(path.host, source, path.tunnel, path.far, path.packet)
+    elif path.with_host:
+        yield from to_host(path, source)
+    else:
+        yield from to_outside(path, source)
+
+
 def _other_network(path: Path, network: str) -> Step:
     return Place(path.host.name).missing(
         "network",
@@ -61,6 +70,18 @@ def _other_network(path: Path, network: str) -> Step:
 
 
 # -- a container's own side --------------------------------------------------------------------------------------------
+
+
+def _stay(one: ContainerFacts, packet: Packet) -> Iterator[Step]:
+    """What is sent to the container by itself."""
+    place = Place(one.end.container)
+    if one.state in _GONE:
+        yield place.missing("container", one.state, _GONE[one.state])
+    if one.link is None or not one.link.up:
+        yield place.missing("interface", f"{LOOPBACK} is down", f"in the container: ip link set {LOOPBACK} up")
+    if one.next_hop_link != LOOPBACK:
+        yield place.missing("address", f"{packet.target} is none of the container's", f"ip addr add, or {AGAIN}")
+    yield place.ok("interface", f"{LOOPBACK} up: what is for {packet.target} does not leave the container")
 
 
 def _interface(place: Place, one: ContainerFacts) -> Iterator[Step]:
@@ -123,13 +144,13 @@ def _leave(path: Path, one: ContainerFacts) -> Iterator[Step]:
     hop = one.next_hop
     if hop is None:
         action = f"in the container: ip route add default via its gateway, or {AGAIN}"
-        yield inside.missing("route", f"the container has no route to {packet.target}", action)
+        yield inside.missing("route", f"the container has no route to {packet.sent_to}", action)
         return
     if one.next_hop_link != one.end.ifname:
         action = f"trace {one.end.container}/{one.next_hop_link} instead, or correct the container's routes"
-        yield inside.missing("route", f"{packet.target} goes by {one.next_hop_link}, not by {one.end.ifname}", action)
-    at = hop.gw or packet.target
-    yield inside.ok("route", f"{packet.target} by {hop.gw}" if hop.gw else f"{packet.target} is on the link")
+        yield inside.missing("route", f"{packet.sent_to} goes by {one.next_hop_link}, not by {one.end.ifname}", action)
+    at = hop.gw or packet.sent_to
+    yield inside.ok("route", f"{packet.sent_to} by {hop.gw}" if hop.gw else f"{packet.sent_to} is on the link")
     yield from _known_hop(inside, path, one, str(at), is_gateway=hop.gw is not None)
     yield from _host_link(path.host, one)
     if one.rules and (path.target is not None or path.with_host):
@@ -156,10 +177,10 @@ def _known_hop(place: Place, path: Path, one: ContainerFacts, hop: str, *, is_ga
 def _expected_mac(path: Path, one: ContainerFacts, *, is_gateway: bool) -> str:
     """The MAC that the next hop has, "" where that cannot be said."""
     link: Link | None = None
-    hop = one.next_hop.gw if is_gateway and one.next_hop is not None else path.packet.target
+    hop = one.next_hop.gw if is_gateway and one.next_hop is not None else path.packet.sent_to
     if any(each.ip == hop for each in one.gateways):
         link = one.bridge if one.bridge_name else one.host_link
-    elif is_gateway:
+    elif is_gateway or path.packet.host_address is not None:
         return ""
     elif path.target is not None and path.target.bridge_name == one.bridge_name:
         link = path.target.link
