@@ -85,7 +85,7 @@ def merged(mappings: Iterable[Mapping]) -> tuple[Mapping, ...]:
     for one in sorted(mappings, key=lambda one: one.low):
         kind = one.replace(low=0, high=0, port=one.port - one.low)
         at = kinds.get(kind, -1)
-        if one.low and at >= 0 and runs[at].high + 1 == one.low:
+        if at >= 0 and runs[at].low and runs[at].high + 1 == one.low:  # a port to choose is no neighbour of port 1
             runs[at] = runs[at].replace(high=one.high)
         else:
             kinds[kind] = len(runs)

@@ -122,6 +122,13 @@ def test_neighbours_are_one_run() -> None:
     assert plan.merged([ANY.replace(low=0, high=0), ANY.replace(low=0, high=0, port=81)])[0].low == 0
 
 
+def test_a_port_to_choose_is_nobodys_neighbour() -> None:
+    """Host port 0 is no number before 1: both are served."""
+    choice, first = Mapping("tcp", 0, 0, 80), Mapping("tcp", 1, 1, 81)
+    assert plan.merged([first, choice]) == (choice, first)
+    assert plan.merged([choice, first, Mapping("tcp", 2, 2, 82)]) == (choice, first.replace(high=2))
+
+
 mappings = st.lists(
     st.builds(
         lambda proto, low, length, port: Mapping(proto, low, low + length, port),
