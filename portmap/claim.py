@@ -101,7 +101,7 @@ def _claim(
         before = store.host_ports.before(link, setting)
         store.host_ports.keep(own, link, setting, read_setting(host, link, setting) if before is None else before)
     loopback6 = wanted.facts.loopback6(wanted.conf)
-    rules = plan.attachment_rules(wanted.conf, own, services, wanted.addresses, loopback6=loopback6)
+    rules = plan.attachment_rules(wanted.conf, own, services, wanted.everything, loopback6=loopback6)
     network = plan.network_rules(wanted.conf, own.network, wanted.addresses, settings, wanted.facts)
     return record.replace(network_rules=network, attachment_rules=rules), services
 

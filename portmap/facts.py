@@ -22,14 +22,16 @@ class Wanted(Value):
     """What an ADD is to publish, before its host ports are chosen."""
 
     conf: PortmapConf
-    addresses: dict[int, AddressWithPrefix]
+    everything: tuple[AddressWithPrefix, ...]  # all addresses of the container's interface
+    addresses: dict[int, AddressWithPrefix]  # those to which ports lead
     facts: HostFacts
     services: tuple[Service, ...]
 
 
 def read_wanted(host: Netlink, conf: PortmapConf, previous: Result, ifname: str) -> Wanted:
     """What is to be published, decided from what the host is like now."""
-    addresses = plan.container_addresses(previous, ifname)
+    everything = plan.container_addresses(previous, ifname)
+    addresses = plan.published_addresses(everything)
     port = _host_link(host, previous)
     facts = plan.HostFacts(
         links=_links(host, addresses),
@@ -41,7 +43,7 @@ def read_wanted(host: Netlink, conf: PortmapConf, previous: Result, ifname: str)
         is_port=port is not None and port.hairpin is not None,
     )
     services = plan.services(conf, addresses, facts) if conf.mappings else ()
-    return Wanted(conf, addresses, facts, services)
+    return Wanted(conf, everything, addresses, facts, services)
 
 
 def _links(host: Netlink, addresses: dict[int, AddressWithPrefix]) -> dict[int, str]:

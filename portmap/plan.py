@@ -65,17 +65,25 @@ class Service(Value):
         return Claim(self.family, one.proto, one.host_ip, one.low, one.high)
 
 
-def container_addresses(result: Result, ifname: str) -> dict[int, AddressWithPrefix]:
-    """Family to the first address of the container's interface (reference: getContainerIPs): of an interface named
-    *ifname* in a sandbox, or of one that the result does not tell."""
-    found: dict[int, AddressWithPrefix] = {}
+def container_addresses(result: Result, ifname: str) -> tuple[AddressWithPrefix, ...]:
+    """All addresses of the container's interface: of an interface named *ifname* in a sandbox, or of one that the
+    result does not tell."""
+    found = []
     for ip in result.ips:
         if ip.interface is not None and ip.interface < len(result.interfaces):
             interface = result.interfaces[ip.interface]
             if interface.name != ifname or not interface.sandbox:
                 continue
-        found.setdefault(ip.address.version, ip.address)
-    return found
+        found.append(ip.address)
+    return tuple(found)
+
+
+def published_addresses(found: Iterable[AddressWithPrefix]) -> dict[int, AddressWithPrefix]:
+    """Family to the first of its addresses, to which ports lead (reference: getContainerIPs)."""
+    first: dict[int, AddressWithPrefix] = {}
+    for address in found:
+        first.setdefault(address.version, address)
+    return first
 
 
 def merged(mappings: Iterable[Mapping]) -> tuple[Mapping, ...]:
@@ -255,7 +263,7 @@ def attachment_rules(
     conf: PortmapConf,
     attachment: Attachment,
     found: Iterable[Service],
-    addresses: dict[int, AddressWithPrefix],
+    everything: Iterable[AddressWithPrefix],  # that the container has
     *,
     loopback6: bool,
 ) -> AttachmentRules:
@@ -282,7 +290,7 @@ def attachment_rules(
         ports=ports,
         conditions4=conf.conditions4,
         conditions6=conf.conditions6,
-        direct_guard=() if conf.direct_access else tuple(str(address.ip) for address in addresses.values()),
+        direct_guard=() if conf.direct_access else tuple(dict.fromkeys(str(address.ip) for address in everything)),
         mark_masq_bit=conf.mark_masq_bit,
         external_set_mark_chain=conf.external_set_mark_chain,
     )

@@ -181,14 +181,16 @@ def test_exclusion_is_mutual(one: Claim, other: Claim) -> None:
 
 
 def test_addresses_are_those_of_the_interface() -> None:
-    """First of each family; of an interface of another name, or outside of a sandbox, none; an index that leads
-    nowhere, or none at all, counts (reference: getContainerIPs)."""
+    """Of an interface of another name, or outside of a sandbox, none; an index that leads nowhere, or none at all,
+    counts. Ports lead to the first of each family (reference: getContainerIPs)."""
     ips = [IPConfig(ip_interface(text), interface=at) for text, at in (("10.0.0.1/8", 0), ("10.0.0.2/8", 1))]
     interfaces = (Interface("cni1"), Interface("eth0", sandbox="/x"), Interface("eth1", sandbox="/x"))
-    assert plan.container_addresses(Result(interfaces, tuple(ips)), "eth0") == {4: ip_interface("10.0.0.2/8")}
-    assert plan.container_addresses(Result(interfaces, tuple(ips)), "eth1") == {}
-    loose = (IPConfig(V6), IPConfig(V4, interface=9))
-    assert plan.container_addresses(Result((), loose), "eth0") == {6: V6, 4: V4}
+    assert plan.container_addresses(Result(interfaces, tuple(ips)), "eth0") == (ip_interface("10.0.0.2/8"),)
+    assert plan.container_addresses(Result(interfaces, tuple(ips)), "eth1") == ()
+    more = ip_interface("10.9.0.5/24")
+    loose = (IPConfig(V6), IPConfig(V4, interface=9), IPConfig(more))
+    assert plan.container_addresses(Result((), loose), "eth0") == (V6, V4, more)
+    assert plan.published_addresses((V6, V4, more)) == {6: V6, 4: V4}
 
 
 def settings(*given_mappings: Mapping, **changes: Any) -> set[tuple[str, str]]:
@@ -229,7 +231,8 @@ def test_rules_come_before_the_hole_they_close() -> None:
     found = plan.services(asked, BOTH, facts())
     wanted = plan.settings(asked, found, facts())
     network = plan.network_rules(asked, "net", BOTH, wanted, facts())
-    rules = plan.attachment_rules(asked, OWN, found, BOTH, loopback6=True)
+    second = ip_interface("10.9.0.5/24")
+    rules = plan.attachment_rules(asked, OWN, found, (V4, V6, second, V4), loopback6=True)
     ops = plan.plan_add(network, rules, wanted)
     assert ops == (
         ApplyFirewall(network, rules),
@@ -237,7 +240,7 @@ def test_rules_come_before_the_hole_they_close() -> None:
         EnsureLoopbackRoute("cni1"),
     )
     assert (network.loopback, network.trusted, network.subnets) == (("cni1",), ("wg0",), ("10.1.0.0/24", "fd00:1::/64"))
-    assert rules.owner == "net/c1/eth0/portmap" and rules.direct_guard == ("10.1.0.5", "fd00:1::5")
+    assert rules.owner == "net/c1/eth0/portmap" and rules.direct_guard == ("10.1.0.5", "fd00:1::5", "10.9.0.5")
     assert [(one.low, one.address, one.port) for one in rules.ports] == [
         (8080, "10.1.0.5", 80),
         (8080, "fd00:1::5", 80),
