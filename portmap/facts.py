@@ -7,7 +7,6 @@ import os
 from pycni.cni.value import Value
 from pycni.host import sysctl
 from pycni.portmap import plan
-from pycni.portmap.holding import holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ class Wanted(Value):
     services: tuple[Service, ...]
 
 
-def read_wanted(host: Netlink, conf: PortmapConf, previous: Result, ifname: str) -> Wanted:
-    """What is to be published, decided from what the host is like now."""
+def read_wanted(host: Netlink, conf: PortmapConf, previous: Result, ifname: str, *, serves_proxy: bool) -> Wanted:
+    """What is to be published, decided from what the host is like now. *serves_proxy*: see HostFacts."""
     everything = plan.container_addresses(previous, ifname)
     addresses = plan.published_addresses(everything)
     port = _host_link(host, previous)
     facts = plan.HostFacts(
         links=_links(host, addresses),
-        serves_proxy=holder().serves_proxy,
+        serves_proxy=serves_proxy,
         ipv6=os.path.exists("/proc/sys/net/ipv6"),
         bridged4=sysctl.read("net/bridge/bridge-nf-call-iptables") == "1",
         bridged6=sysctl.read("net/bridge/bridge-nf-call-ip6tables") == "1",

@@ -64,6 +64,12 @@ class Service(Value):
         one = self.mapping
         return Claim(self.family, one.proto, one.host_ip, one.low, one.high)
 
+    @property
+    def is_extra(self) -> bool:
+        """Whether this is what a mapping without hostIP is given where there is a proxy: the family of addresses that
+        the container does not have."""
+        return not self.mapping.family and (":" in self.address) != (self.family == 6)
+
 
 def container_addresses(result: Result, ifname: str) -> tuple[AddressWithPrefix, ...]:
     """All addresses of the container's interface: of an interface named *ifname* in a sandbox, or of one that the

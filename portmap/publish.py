@@ -46,7 +46,7 @@ def publish(call: Call, netconf: NetConf, conf: PortmapConf, previous: Result) -
             kernel = Kernel(None, firewall, EveryoneElse(store, record))
             try:
                 _settle(store, call, record)
-                wanted = read_wanted(kernel.host, conf, previous, call.ifname)
+                wanted = read_wanted(kernel.host, conf, previous, call.ifname, serves_proxy=holder().serves_proxy)
                 links = (wanted.facts.host_link,) if wanted.facts.host_link else ()
                 link = next(iter(wanted.facts.links.values()), "")
                 record = record.replace(host_links=links, bridge=link)
