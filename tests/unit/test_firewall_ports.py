@@ -11,7 +11,7 @@ from pycni.firewall.foreign import can_accept
 from pycni.firewall.iptables_ports import entry_unit, expanded, port_units
 from pycni.firewall.nft_text import MAIN, render_elements, with_admin
 from pycni.firewall.ports import conditional_elements, port_elements, render_conditional, sources_of
-from pycni.firewall.rules import AttachmentRules, NetworkRules, PortMapping, own_elements, shared_elements
+from pycni.firewall.rules import AttachmentRules, NetworkRules, PortMapping, has_own_chain, own_elements, shared_elements
 from pycni.store.attachments import _from_json, _plain
 
 NET = NetworkRules("net1", (), True, ("10.1.0.0/24", "fd00:1::/64"), loopback=("br0",), trusted=("vx0",))
@@ -102,6 +102,22 @@ def test_conditions_stand_in_a_chain_of_the_attachment() -> None:
         "dnat ip to 10.1.0.5 : th dport map { 8080 : 80, 8081 : 81 }",
     ]
     assert {element.set for element in port_elements(one)} == {"published4", "published6", "hp6"}
+
+
+@pytest.mark.parametrize(("count", "port", "conditional"), [(64, 80, False), (65, 80, True), (9999, 8080, False)])
+def test_a_long_run_for_some_clients_is_one_rule(count: int, port: int, conditional: bool) -> None:
+    """Where the numbers in the container are others: of the same ones, and of few, elements are less."""
+    mapping = PORT.replace(high=8080 + count - 1, port=port, sources=("192.0.2.0/24",))
+    one = AttachmentRules(OWNER, ports=(mapping, PORT.replace(low=1, high=1)))
+    assert has_own_chain(one) is conditional
+    assert len(conditional_elements(one)) == conditional
+    assert {element.set for element in port_elements(one)} == {
+        *("published4", "hp4"),
+        *(() if conditional else ("hsr4",) if port == 8080 else ("hs4",)),
+    }
+    if conditional:
+        (rule,) = [line for line in render_conditional("inet pycni", one).splitlines() if line.startswith("add rule")]
+        assert "tcp th dport 8080-8144 ip saddr { 192.0.2.0/24 } dnat ip to 10.1.0.5 : th dport map { 8080 : 80," in rule
 
 
 def test_the_administrators_rules_are_part_of_the_version() -> None:

@@ -1,7 +1,7 @@
 """Port mappings as elements of the nftables maps, and as the rules of those that have conditions.
 
-Mappings of an attachment with conditions (words of a rule of the user's own) stand in a chain of its own, to which an
-element of cond4/cond6 leads; all others are elements alone.
+Mappings of an attachment with conditions stand in a chain of its own, to which an element of cond4/cond6 leads; all
+others are elements alone. Conditions are words of a rule of the user's own, or the sources of a long run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pycni.firewall.rules import AttachmentRules, PortMapping
 
 ANY = {4: "0.0.0.0/0", 6: "::/0"}
+# A longer run to other numbers, for some clients, is one rule with a map of its own. As elements, one for each port, it
+# would cost time with the square of its length: hs4 and hs6 are interval sets, which the kernel searches for each.
+LONG_RUN = 64
 # Of these a key belongs to one owner: that it is there already means that the port is taken.
 EXCLUSIVE = frozenset(
     f"{name}{version}{end}" for name in ("cond", "hp", "hs", "hsr", "hr") for version in (4, 6) for end in ("", "ip")
@@ -35,6 +38,13 @@ def conditions_of(attachment: AttachmentRules, version: int) -> tuple[str, ...]:
     return attachment.conditions6 if version == 6 else attachment.conditions4
 
 
+def is_conditional(attachment: AttachmentRules, mapping: PortMapping) -> bool:
+    """Whether *mapping*, one of *attachment*'s, stands in the chain of that."""
+    if conditions_of(attachment, version_of(mapping)):
+        return True
+    return bool(mapping.sources) and mapping.low != mapping.port and mapping.high - mapping.low >= LONG_RUN
+
+
 def port_elements(attachment: AttachmentRules) -> list[Element]:
     """The elements of *attachment*'s mappings, those with conditions left out; none is in another's way."""
     comment = comment_of(attachment.owner)
@@ -44,9 +54,8 @@ def port_elements(attachment: AttachmentRules) -> list[Element]:
         version = 6 if ":" in address else 4
         out.append(Element(f"published{version}", (str(ip_address(address)),), comment, (f"goto {chain}",)))
     for mapping in attachment.ports:
-        version = version_of(mapping)
-        if not conditions_of(attachment, version):
-            out += _mapping_elements(mapping, version, comment)
+        if not is_conditional(attachment, mapping):
+            out += _mapping_elements(mapping, version_of(mapping), comment)
     return list(dict.fromkeys(out))
 
 
@@ -108,8 +117,8 @@ def conditional_elements(attachment: AttachmentRules) -> list[Element]:
     comment = comment_of(attachment.owner)
     out = []
     for mapping in attachment.ports:
-        version = version_of(mapping)
-        if conditions_of(attachment, version):
+        if is_conditional(attachment, mapping):
+            version = version_of(mapping)
             key = (mapping.proto, mapping.host_ip or ANY[version], _range(mapping))
             out.append(Element(f"cond{version}", key, comment, (f"jump {chain_of(attachment.owner)}",)))
     return list(dict.fromkeys(out))
@@ -130,10 +139,10 @@ def render_conditional(table: str, attachment: AttachmentRules) -> str:
     chain = chain_of(attachment.owner)
     out = [f"add chain {table} {chain}\n", f"flush chain {table} {chain}\n"]
     for mapping in attachment.ports:
-        version = version_of(mapping)
-        words = conditions_of(attachment, version)
-        if words:
-            out.append(f"add rule {table} {chain} {_conditional_rule(mapping, version, words)}\n")
+        if is_conditional(attachment, mapping):
+            version = version_of(mapping)
+            rule = _conditional_rule(mapping, version, conditions_of(attachment, version))
+            out.append(f"add rule {table} {chain} {rule}\n")
     return "".join(out)
 
 

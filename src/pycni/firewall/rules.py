@@ -149,6 +149,15 @@ def own_elements(attachment: AttachmentRules) -> tuple[Element, ...]:
     return tuple(out)
 
 
+def has_own_chain(attachment: AttachmentRules) -> bool:
+    """Whether some of the mappings of *attachment* stand in a chain of its own."""
+    if not attachment.ports:
+        return False
+    from pycni.firewall.ports import is_conditional
+
+    return any(is_conditional(attachment, one) for one in attachment.ports)
+
+
 def odd_elements(network: NetworkRules, attachment: AttachmentRules, subnet: str) -> tuple[Element, ...]:
     """In place of own_elements: the addresses of *attachment* in *subnet*, each with that subnet to itself.
 

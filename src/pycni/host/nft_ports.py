@@ -89,6 +89,8 @@ def add_conditional(kernel: Nfnetlink, attachment: AttachmentRules) -> None:
         if failure.errno == errno.ENOENT and not kernel.has_table(MAIN.family, MAIN.name):
             raise
         words = " ".join(attachment.conditions4 or attachment.conditions6)
+        if not words:  # the rules are all our own
+            raise
         raise CniError(
             Code.INVALID_CONFIG,
             f"the conditions of {attachment.owner} cannot be used: {words}",

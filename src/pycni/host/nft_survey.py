@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pycni.firewall.nft_text import GUARD, MAIN
-from pycni.firewall.rules import comment_of, guard_elements, odd_elements, own_elements, shared_elements
+from pycni.firewall.rules import comment_of, guard_elements, has_own_chain, odd_elements, own_elements, shared_elements
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def missing(
             out.append(f"{_in_words(MAIN, element)} leads elsewhere")
     guards = guard_elements(attachment)
     out += [_in_words(GUARD, one) for one, found in zip(guards, kernel.find(GUARD, guards), strict=True) if not found]
-    if attachment.conditions4 or attachment.conditions6:
+    if has_own_chain(attachment):
         from pycni.host.nft_ports import missing_conditional
 
         out += missing_conditional(kernel, attachment)

@@ -11,7 +11,7 @@ import os
 
 from pycni.cni.errors import CniError
 from pycni.firewall.nft_text import GUARD, MAIN, with_admin
-from pycni.firewall.rules import Element, comment_of, guard_elements, own_elements, unused_elements
+from pycni.firewall.rules import Element, comment_of, guard_elements, has_own_chain, own_elements, unused_elements
 from pycni.host.firewall import refused
 from pycni.host.forward import close_all_forward, close_forward, open_forward
 from pycni.host.nfnetlink import Nfnetlink, open_nfnetlink
@@ -100,7 +100,7 @@ class NftFirewall:
                     self._ensure(table, everyone)
             for _ in range(TRIES):
                 lacking = self._add(wanted, marked=True)
-                if lacking is None and attachment.ports:
+                if lacking is None:
                     lacking = self._add_conditional(attachment, wanted.main)
                 if lacking is None:
                     break
@@ -149,7 +149,7 @@ class NftFirewall:
 
     def _add_conditional(self, attachment: AttachmentRules, table: Table) -> Table | None:
         """Add what stands in chains of the attachment; the table to make first, where somebody removed it."""
-        if not attachment.conditions4 and not attachment.conditions6:
+        if not has_own_chain(attachment):
             return None
         from pycni.host.nft_ports import add_conditional
 
@@ -191,7 +191,7 @@ class NftFirewall:
         self, attachment: AttachmentRules, network: NetworkRules | None = None, others: Iterable[NetworkRules] = ()
     ) -> None:
         try:
-            if attachment.conditions4 or attachment.conditions6:
+            if has_own_chain(attachment):
                 from pycni.host.nft_ports import delete_conditional
 
                 delete_conditional(self._kernel, attachment)
