@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pycni.change.claims import Claim
 from pycni.cni.errors import CniError, Code
-from pycni.host import sysctl
+from pycni.host import listeners, sysctl
 from pycni.portmap import plan
 from pycni.portmap.facts import read_setting
 from pycni.portmap.holding import Binding, holder
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pycni.store import Store
     from pycni.store.attachments import Record
 
-ATTEMPTS = 10  # at ports of our own choice that a foreign process turns out to have
+    Busy = dict[tuple[int, str, str], frozenset[int]]  # (family, protocol, host address) to what has a socket there
+
+ATTEMPTS = 10  # at ports of our own choice: one that is bound without listening is in no list of the kernel
 
 
 class Taken(CniError):
@@ -56,9 +58,11 @@ def claim(store: Store, host: Netlink, record: Record, wanted: Wanted) -> tuple[
 
 
 def choose_again(store: Store, host: Netlink, record: Record, wanted: Wanted) -> tuple[Record, tuple[Service, ...]]:
-    """The same for a record that stands, with other ports where the choice is ours."""
+    """The same for a record that stands, with other ports where the choice is ours: none that the host has a socket
+    for. CniError 101 where none is left."""
+    busy = _busy(wanted.services)
     with store.transaction():
-        chosen = _claim(store, host, record, wanted, again=True)
+        chosen = _claim(store, host, record, wanted, busy)
         store.attachments.update(chosen[0])
         return chosen
 
@@ -84,7 +88,7 @@ def binding(one: Service) -> Binding:
 
 
 def _claim(
-    store: Store, host: Netlink, record: Record, wanted: Wanted, *, again: bool = False
+    store: Store, host: Netlink, record: Record, wanted: Wanted, busy: Busy | None = None
 ) -> tuple[Record, tuple[Service, ...]]:
     own = record.attachment
     services = wanted.services
@@ -93,7 +97,7 @@ def _claim(
             _refuse_taken(store, one.claim, own)
     choices = plan.open_choices(services)
     if choices:
-        services = plan.numbered(services, _choose(store, own, services, choices, again=again))
+        services = plan.numbered(services, _choose(store, own, services, choices, busy))
         plan.refuse_clash(services)
     store.host_ports.take(own, (one.claim for one in services))
     settings = plan.settings(wanted.conf, services, wanted.facts)
@@ -117,20 +121,20 @@ def _choose(
     own: Attachment,
     services: Sequence[Service],
     choices: dict[tuple[str, int], list[Service]],
-    *,
-    again: bool,
+    busy: Busy | None,
 ) -> dict[tuple[str, int], int]:
-    """A host port for each of *choices*, remembered as chosen: the former one, unless that was tried (*again*)."""
+    """A host port for each of *choices*, remembered as chosen: the former one, unless that was tried, and *busy* is
+    known since."""
     from pycni.portmap import ports
 
-    within = ports.port_range(sysctl.read("net/ipv4/ip_local_port_range"))
+    within = _to_choose_from()
     reserved = ports.reserved_ports(sysctl.read("net/ipv4/ip_local_reserved_ports"))
     mine = tuple(one.claim for one in services if one.mapping.low)
     after = store.host_ports.last_chosen()
     chosen: dict[tuple[str, int], int] = {}
     for (proto, port), group in choices.items():
-        wish = 0 if again else store.host_ports.chosen(own, proto, port)
-        taken = _taken(store, own, mine, group)
+        wish = store.host_ports.chosen(own, proto, port) if busy is None else 0
+        taken = _taken(store, own, mine, group, busy or {})
         number = ports.choose_port(within, reserved, wish=wish, after=after, taken=taken)
         chosen[proto, port] = after = number
         mine += tuple(plan.with_port(one, number).claim for one in group)
@@ -138,11 +142,31 @@ def _choose(
     return chosen
 
 
-def _taken(store: Store, own: Attachment, mine: Sequence[Claim], group: Sequence[Service]) -> TakenBy:
-    """What has a port that all services of *group* are to get: another attachment, or one of *mine*."""
+def _to_choose_from() -> tuple[int, int]:
+    from pycni.portmap import ports
+
+    return ports.port_range(sysctl.read("net/ipv4/ip_local_port_range"))
+
+
+def _busy(services: Sequence[Service]) -> Busy:
+    """Where the host itself has sockets, of clients too, for those of *services* that are still without a port."""
+    from pycni.host import sock_diag
+
+    places = {(one.family, one.mapping.proto, one.mapping.host_ip) for one in services if not one.mapping.low}
+    return {
+        place: frozenset(one.port for one in sock_diag.conflicting(*place, *_to_choose_from(), connected=True))
+        for place in places
+        if place[1] in listeners.PROTOCOLS
+    }
+
+
+def _taken(store: Store, own: Attachment, mine: Sequence[Claim], group: Sequence[Service], busy: Busy) -> TakenBy:
+    """What has a port that all services of *group* are to get: the host, another attachment, or one of *mine*."""
 
     def taken(number: int) -> Claim | None:
         for wanted in (plan.with_port(one, number).claim for one in group):
+            if number in busy.get((wanted.family, wanted.proto, wanted.host_ip), ()):
+                return wanted
             found = store.host_ports.holder(wanted, besides=own)
             have = found[0] if found is not None else next((one for one in mine if one.excludes(wanted)), None)
             if have is not None:
