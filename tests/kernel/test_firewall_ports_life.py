@@ -129,6 +129,33 @@ def test_a_taken_port_is_refused_and_its_owner_named(host: Host, asked: PortMapp
     act(host, lambda f: f.apply_add(NET, refused))
 
 
+RUN4 = PortMapping("tcp", "", 7700, 7799, "10.1.0.8", 7700)
+RUN6 = RUN4.replace(address="fd00:1::8")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (RUN4.replace(host_ip="198.51.100.1"), RUN4.replace(host_ip="198.51.100.2")),
+        (RUN6.replace(host_ip="2001:db8::1"), RUN6.replace(host_ip="2001:db8::2")),
+        (RUN4.replace(sources=("192.0.2.0/25",)), RUN4.replace(sources=("192.0.2.128/25",))),
+    ],
+)
+def test_the_same_ports_elsewhere_are_in_nobodys_way(host: Host, theirs: PortMapping, ours: PortMapping) -> None:
+    """At another address, for other clients: an own element that a lost store left behind is replaced all the same."""
+    lower = ours.replace(low=7000, high=7099, port=7000)
+    one = AttachmentRules("net1/c8/eth0/portmap", ports=(theirs,))
+    two = AttachmentRules("net1/c9/eth0/portmap", ports=(lower,))
+    act(host, lambda f: f.apply_add(NET, one))
+    act(host, lambda f: f.apply_add(NET, two))
+    both = two.replace(ports=(lower, ours))
+    act(host, lambda f: f.apply_add(NET, both))
+    assert act(host, lambda f: [*f.missing(NET, one), *f.missing(NET, both)]) == []
+    before = AttachmentRules("net1/c7/eth0/portmap", ports=(theirs.replace(low=7650, high=7750, port=7650),))
+    with pytest.raises(CniError, match="is taken by net1/c8/eth0/portmap"):
+        act(host, lambda f: f.apply_add(NET, before))
+
+
 def test_of_two_with_conditions_the_second_is_refused(host: Host) -> None:
     """A conditional mapping takes its port as any other; words that nft does not know are code 7."""
     one = published(5, **CONDITIONS["nftables"])

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+from ipaddress import ip_network
 
 from pycni.cni.errors import CniError, Code
+from pycni.firewall.elements import PROTOCOLS
 from pycni.firewall.nft_text import MAIN, render_elements
 from pycni.firewall.ports import (
     CONDITIONAL,
@@ -54,18 +56,23 @@ def described(element: Element) -> str:
 
 
 def _overlapping(kernel: Nfnetlink, element: Element) -> Element | None:
-    """An element of an interval map that lies within the range of *element*: the look-up only asks for its begin."""
-    proto, low, high = _span(element)
+    """Another's element of an interval map that has a packet in common with *element*, in every field of the key: the
+    look-up only asks for its begin."""
     for other in kernel.elements(MAIN, element.set):
-        their_proto, their_low, their_high = _span(other)
-        if proto == their_proto and low <= their_high and their_low <= high and other.comment != element.comment:
+        if other.comment != element.comment and all(map(_meet, element.key, other.key)):
             return other
     return None
 
 
-def _span(element: Element) -> tuple[str, int, int]:
-    low, _, high = element.key[1 if len(element.key) == 2 else 2].partition("-")
-    return element.key[0], int(low), int(high or low)
+def _meet(one: str, other: str) -> bool:
+    """Whether two fields have a value in common: protocols, ports or ranges of them, addresses or prefixes."""
+    if one == other:
+        return True
+    low, _, high = one.partition("-")
+    their_low, _, their_high = other.partition("-")
+    if low.isdecimal():
+        return int(low) <= int(their_high or their_low) and int(their_low) <= int(high or low)
+    return one not in PROTOCOLS and ip_network(one).overlaps(ip_network(other))
 
 
 def add_conditional(kernel: Nfnetlink, attachment: AttachmentRules) -> None:
