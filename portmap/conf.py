@@ -153,9 +153,15 @@ def _host_ip(keys: Keys, key: str) -> Address | None:
     if text[0] == "[" and text[-1] == "]" and ":" in text:
         text = text[1:-1]
     try:
-        return parse_address(text)
+        address = parse_address(text)
     except ValueError as failure:
         raise keys.wrong(key, f"is wrong: {failure}") from None
+    if address.is_multicast:
+        raise keys.wrong(key, f"is {address}, the address of a group: name one of the host's own")
+    if address.version == 6 and address.is_link_local:
+        # bind(2) wants the link with it, and link-local clients are not translated.
+        raise keys.wrong(key, f"is {address}, which holds for one link alone: name another address of the host")
+    return address
 
 
 def _sources(keys: Keys) -> tuple[str, ...]:

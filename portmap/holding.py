@@ -162,7 +162,14 @@ def try_all(binding: Binding, owner: str) -> None:
 
 
 def check_run(binding: Binding, owner: str) -> None:
-    """CniError 100 if a foreign process listens on one of the ports. Nothing for SCTP, whose sockets we do not ask."""
+    """CniError 100 if a foreign process listens on one of the ports (of SCTP we do not ask), 7 for an address that is
+    not here."""
+    if binding.host_ip:
+        try:
+            listeners.hold(binding.family, "udp", binding.host_ip, 0).close()
+        except OSError as failure:
+            if failure.errno == errno.EADDRNOTAVAIL:
+                refuse(binding, binding.port, failure, owner)
     if binding.proto not in listeners.PROTOCOLS:
         return
     from pycni.host import sock_diag

@@ -183,14 +183,19 @@ def test_one_that_is_bound_and_does_not_listen_is_taken_as_well(host: Host, fore
     assert refused(host, binding(4)).code == Code.PORT_TAKEN
 
 
-def test_an_address_of_another_host_is_refused(host: Host) -> None:
-    """With what to do about one that comes later."""
-    failure = refused(host, binding(4, host_ip="192.0.2.9"))
+@pytest.mark.parametrize(("proto", "count"), [("tcp", 1), ("tcp", HELD_PORTS + 1), ("udp", 1000), ("sctp", 1)])
+@pytest.mark.parametrize(("family", "address"), [(4, "192.0.2.9"), (6, "2001:db8::9")])
+def test_an_address_of_another_host_is_refused(host: Host, family: int, address: str, proto: str, count: int) -> None:
+    """With what to do about one that comes later; also where the ports are not held."""
+    wanted = binding(family, proto, host_ip=address, count=count)
+    failure = refused(host, wanted)
     assert failure.code == Code.INVALID_CONFIG
-    assert "192.0.2.9:8080/tcp" in failure.msg and "no address 192.0.2.9" in failure.msg
-    assert "net.ipv4.ip_nonlocal_bind=1" in failure.details
-    host.sysctl("net/ipv4/ip_nonlocal_bind", "1")
-    reserve(host, binding(4, host_ip="192.0.2.9"))
+    assert wanted.replace(count=1).shown() in failure.msg and f"no address {address}" in failure.msg
+    assert f"net.ipv{family}.ip_nonlocal_bind=1" in failure.details
+    host.sysctl(f"net/ipv{family}/ip_nonlocal_bind", "1")
+    reserve(host, wanted)
+    host.sysctl(f"net/ipv{family}/ip_nonlocal_bind", "0")
+    reserve(host, wanted.replace(host_ip={4: "192.0.2.1", 6: "2001:db8::1"}[family]))
 
 
 def test_all_or_nothing_and_nothing_stays(host: Host, foreign: Foreign) -> None:
