@@ -8,8 +8,8 @@ Without an agent nobody is there who could hold a socket: a port is taken, found
 attachments are settled by the records in the store, in either case.
 
 podman listens on the ports of its containers itself, from a moment after the ADD on (its conmon holds the sockets), and
-still does when it calls DEL and ADD for `network reload`. So nobody holds these ports for it, and a process that names
-the container in its arguments is none that takes them.
+still does when it calls DEL and ADD for `network reload`. So nobody holds these ports for it, and a process that has
+the container's id among its arguments is none that takes them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 HELD_PORTS = 64  # a longer run of ports that the kernel maps is not held, and checked with one question
 PROXY_SOCKET = "/run/pycni/proxy.sock"
+ID_DIGITS = 12  # of a container's id at least, where runtimes shorten it
 PROXY_PROGRAM = "/portmap/proxy/__main__.py"
 
 
@@ -221,10 +222,18 @@ def _refuse_foreign(binding: Binding, found: Iterable[Listener], owner: str) -> 
             if one.ended:
                 who = "a connection that has just ended, for a minute"
             raise _taken(port, who, f"the socket is {one}, inode {one.inode}")
-        if attachment is not None and attachment.container_id in process.arguments:
+        if attachment is not None and is_runtimes(process.arguments, attachment.container_id):
             by_own_runtime = True
         elif not is_ours(process.arguments):
             raise _taken(port, str(process), f"the socket is {one}, the command {shown(' '.join(process.arguments))}")
+
+
+def is_runtimes(arguments: Sequence[str], container_id: str) -> bool:
+    """Whether that command line is one of the container's own runtime: it names the container by an id as runtimes
+    make them. A shorter one, or a name, may be a word of anybody's: `python3 -m http.server` is no runtime of a
+    container called http.server."""
+    made = len(container_id) >= ID_DIGITS and not container_id.strip("0123456789abcdef")
+    return made and container_id in arguments
 
 
 def is_ours(arguments: Sequence[str]) -> bool:

@@ -152,9 +152,9 @@ def test_calls_without_the_agent_are_caught_up_with(ports: PortLab, agents: Agen
 
 def test_ports_are_left_to_a_runtime_that_listens_itself(ports: PortLab, agents: AgentHost, closing: ExitStack) -> None:
     """podman, which says of a pod its name alone, listens on IPv4 after the ADD: the port is free for it, and looked at
-    all the same; a process that names the container in its arguments is the container's own, as conmon."""
+    all the same; a process that has the container's id among its arguments is the container's own, as conmon."""
     agents.start(config=QUIET)
-    server, other = ports.server("c1"), ports.server("c2")
+    server, other = ports.server("0f1e2d3c4b5a"), ports.server("c2")
     outside, args = ports.outside or ports.host, "IgnoreUnknown=1;K8S_POD_NAME=web"
     assert ports.call("ADD", ports.conf_of(server, port(8080)), server, args=args).ok
     agents.ask("reconcile")

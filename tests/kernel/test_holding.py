@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -67,11 +68,11 @@ class Foreign:
         self._closing.callback(made.close)
         return made
 
-    def process(self, family: int, proto: str, address: str, port: int = PORT) -> int:
-        """The pid of a process that has that port."""
+    def process(self, family: int, proto: str, address: str, port: int = PORT, *, word: str = "") -> int:
+        """The pid of a process that has that port; *word*: the last of its arguments."""
         words = (FAMILIES[family], KINDS[proto], address, port)
         process = self.host.popen(
-            [sys.executable, "-c", LISTEN, *map(str, map(int, words[:2])), *map(str, words[2:])],
+            [sys.executable, "-c", LISTEN, *map(str, map(int, words[:2])), *map(str, words[2:]), word],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -196,6 +197,22 @@ def test_an_address_of_another_host_is_refused(host: Host, family: int, address:
     reserve(host, wanted)
     host.sysctl(f"net/ipv{family}/ip_nonlocal_bind", "0")
     reserve(host, wanted.replace(host_ip={4: "192.0.2.1", 6: "2001:db8::1"}[family]))
+
+
+@pytest.mark.parametrize(("container_id", "theirs"), [("bound", False), ("0f1e2d3c4b5a", True)])
+@pytest.mark.parametrize("family", [4, 6])
+def test_only_an_id_says_whose_runtime_a_process_is(
+    host: Host, foreign: Foreign, family: int, container_id: str, theirs: bool
+) -> None:
+    """A container may be called as a word of a foreign process's arguments: that has the port all the same."""
+    pid = foreign.process(family, "tcp", ANY[family], word=container_id)
+    attempt = partial(Standalone().reserve, f"net/{container_id}/eth0/portmap", [binding(family)])
+    if theirs:
+        host.in_namespace(attempt)
+        return
+    with pytest.raises(CniError, match=f"is taken by python.* .pid {pid}.") as caught:
+        host.in_namespace(attempt)
+    assert caught.value.code == Code.PORT_TAKEN
 
 
 def test_all_or_nothing_and_nothing_stays(host: Host, foreign: Foreign) -> None:

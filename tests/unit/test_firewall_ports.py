@@ -11,7 +11,14 @@ from pycni.firewall.foreign import can_accept
 from pycni.firewall.iptables_ports import entry_unit, expanded, port_units
 from pycni.firewall.nft_text import MAIN, render_elements, with_admin
 from pycni.firewall.ports import conditional_elements, port_elements, render_conditional, sources_of
-from pycni.firewall.rules import AttachmentRules, NetworkRules, PortMapping, has_own_chain, own_elements, shared_elements
+from pycni.firewall.rules import (
+    AttachmentRules,
+    NetworkRules,
+    PortMapping,
+    has_own_chain,
+    own_elements,
+    shared_elements,
+)
 from pycni.store.attachments import _from_json, _plain
 
 NET = NetworkRules("net1", (), True, ("10.1.0.0/24", "fd00:1::/64"), loopback=("br0",), trusted=("vx0",))
@@ -117,7 +124,9 @@ def test_a_long_run_for_some_clients_is_one_rule(count: int, port: int, conditio
     }
     if conditional:
         (rule,) = [line for line in render_conditional("inet pycni", one).splitlines() if line.startswith("add rule")]
-        assert "tcp th dport 8080-8144 ip saddr { 192.0.2.0/24 } dnat ip to 10.1.0.5 : th dport map { 8080 : 80," in rule
+        assert (
+            "tcp th dport 8080-8144 ip saddr { 192.0.2.0/24 } dnat ip to 10.1.0.5 : th dport map { 8080 : 80," in rule
+        )
 
 
 def test_the_administrators_rules_are_part_of_the_version() -> None:

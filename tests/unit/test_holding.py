@@ -62,6 +62,26 @@ def test_our_own_processes_are_known(arguments: str, ours: bool) -> None:
     assert holding.is_ours(arguments.split()) is ours
 
 
+ID = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "container_id", "runtimes"),
+    [
+        (f"/usr/bin/conmon --api-version 1 -c {ID} -u {ID}", ID, True),
+        (f"conmon -c {ID[:12]}", ID[:12], True),
+        (f"conmon -c {ID[:12]}", ID, False),
+        (f"tail -f /var/log/{ID}", ID, False),
+        ("python3 -m http.server 8080", "http.server", False),
+        ("nginx -c deadbeef", "deadbeef", False),
+        ("serve production-web", "production-web", False),
+    ],
+)
+def test_a_containers_own_runtime_is_known(arguments: str, container_id: str, runtimes: bool) -> None:
+    """By an id that nobody writes by chance, as a word of its own."""
+    assert holding.is_runtimes(arguments.split(), container_id) is runtimes
+
+
 @pytest.mark.parametrize(
     ("cni_args", "listens"),
     [
