@@ -93,14 +93,15 @@ def published_addresses(found: Iterable[AddressWithPrefix]) -> dict[int, Address
 
 
 def merged(mappings: Iterable[Mapping]) -> tuple[Mapping, ...]:
-    """*mappings* with those that continue each other joined: a hundred neighbours are one run to rules and records."""
+    """*mappings* with those that continue or overlap each other joined: a hundred neighbours are one run to rules and
+    records."""
     runs: list[Mapping] = []
     kinds: dict[Mapping, int] = {}  # a mapping without its ports, but with their distance → position in runs
     for one in sorted(mappings, key=lambda one: one.low):
         kind = one.replace(low=0, high=0, port=one.port - one.low)
         at = kinds.get(kind, -1)
-        if at >= 0 and runs[at].low and runs[at].high + 1 == one.low:  # a port to choose is no neighbour of port 1
-            runs[at] = runs[at].replace(high=one.high)
+        if at >= 0 and runs[at].low and one.low <= runs[at].high + 1:  # a port to choose is no neighbour of port 1
+            runs[at] = runs[at].replace(high=max(runs[at].high, one.high))
         else:
             kinds[kind] = len(runs)
             runs.append(one)
@@ -123,8 +124,24 @@ def services(conf: PortmapConf, given: dict[int, AddressWithPrefix], facts: Host
             one = _service(conf, mapping, family, addresses, facts)
             if one is not None:
                 found.append(one)
-    refuse_clash(found)
-    return tuple(found)
+    distinct = needed(found)
+    refuse_clash(distinct)
+    return distinct
+
+
+def needed(found: Iterable[Service]) -> tuple[Service, ...]:
+    """*found* without those that a wider one does anyway, with the same ports for the same clients: runtimes merge
+    lists of which one names an address of the host, and the other none."""
+    reach: dict[tuple[object, ...], int] = {}  # (what is done, at which host address, by proxy alone) → last port
+    out = []
+    for one in sorted(found, key=lambda one: (one.mapping.low, -one.mapping.high, one.mapping.host_ip)):
+        each = one.mapping
+        does = one.family, one.address, each.proto, each.port - each.low, each.sources, each.proxy_protocol
+        alone = not one.kernel
+        if each.high > max(reach.get((does, "", alone), -1), reach.get((does, each.host_ip, alone), -1)):
+            reach[does, each.host_ip, alone] = reach[does, each.host_ip, one.proxied] = each.high
+            out.append(one)
+    return tuple(out)
 
 
 def refuse_clash(found: Iterable[Service]) -> None:

@@ -32,6 +32,9 @@ def town(plugins: Path) -> Iterator[Town]:
             port(9003, hostIP=UPLINK[6]),
             port(9005, hostIP="0.0.0.0"),
             port(9006, hostIP="::"),
+            port(9007, hostIP="127.0.0.1"),
+            port(9007),
+            port(9007, hostIP="::"),
             port(7700, 7700, hostPortEnd=7799),
             port(9100, 7770, hostPortEnd=9109),
             port(7700, 7700, "udp", hostPortEnd=7799),
@@ -72,6 +75,13 @@ def test_wildcard_of_one_family(town: Town, number: int, family: int) -> None:
     assert seen(town.outside, UPLINK[family], number)
     assert seen(town.host, "127.0.0.1" if family == 4 else "::1", number)
     assert is_silent(town.outside, UPLINK[10 - family], number)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_port_that_is_named_twice_is_one(town: Town, family: int) -> None:
+    """On all addresses, on one of them and on those of one family, with the same port of the container."""
+    assert seen(town.outside, UPLINK[family], 9007)
+    assert seen(town.host, "127.0.0.1" if family == 4 else "::1", 9007)
 
 
 @pytest.mark.parametrize("family", [4, 6])

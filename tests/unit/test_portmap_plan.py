@@ -253,8 +253,9 @@ def test_rules_come_before_the_hole_they_close() -> None:
 def test_chosen_ports_are_reported_once_for_both_families() -> None:
     """All services of one container port and protocol get the same host port."""
     free = ANY.replace(low=0, high=0)
-    asked = conf(free, free.replace(family=4, host_ip="127.0.0.1"), ANY.replace(port=81))
-    with pytest.raises(CniError):  # any address, and one: the same port cannot be both
+    few = free.replace(family=4, host_ip="127.0.0.1", sources=("192.0.2.0/24",))
+    asked = conf(free, few, ANY.replace(port=81))
+    with pytest.raises(CniError):  # for everybody, and for few: the same port cannot be both
         plan.refuse_clash(plan.numbered(plan.services(asked, BOTH, facts()), {("tcp", 80): 40000}))
     asked = conf(free, free.replace(proto="udp"))
     found = plan.services(asked, BOTH, facts())
