@@ -138,6 +138,15 @@ def test_link_taken_off_its_bridge_is_reported(lab: Lab, agents: AgentHost, c1: 
     assert agents.ask("reconcile")["foreign"] == [f"net/c1/eth0: host link {link} is not on bridge cni1"]
 
 
+def test_link_that_is_down_is_reported(lab: Lab, agents: AgentHost, c1: Container) -> None:
+    """And is not brought up."""
+    agents.start(config=ON_NOTICE)
+    link = lab.add(network(), c1)["interfaces"][1]["name"]
+    lab.host.ip("link", "set", link, "down")
+    assert agents.ask("reconcile")["foreign"] == [f"net/c1/eth0: host link {link} is down"]
+    assert "UP" not in lab.link(link)["flags"]
+
+
 def test_bridge_that_is_down_is_reported(lab: Lab, agents: AgentHost, c1: Container, c2: Container) -> None:
     """Once for all its containers, and is not brought up; what goes with it comes back when somebody does."""
     agents.start(config=ON_NOTICE)

@@ -125,6 +125,59 @@ def test_a_lost_link_is_found(attached: Host, doctor: Doctor) -> None:
     assert doctor()["attachments"]["level"] == "FAIL"
 
 
+@pytest.mark.parametrize(
+    ("harm", "state", "do"),
+    [
+        (("link", "set", "LINK", "down"), "link down", "ip link set LINK up"),
+        (("link", "set", "LINK", "nomaster"), "off bridge", "ip link set LINK master pycni0"),
+        (("link", "set", "pycni0", "down"), "bridge down", "ip link set pycni0 up"),
+        (("link", "delete", "pycni0"), "bridge gone", "pycni agent"),
+    ],
+)
+def test_a_changed_link_is_found(attached: Host, doctor: Doctor, harm: tuple[str, ...], state: str, do: str) -> None:
+    """What CHECK calls broken neither the list nor the doctor calls ready; what it says to do, where that is a command
+    of one line, is all that is needed."""
+    (link,) = json.loads(pycni(attached, "list", "--json"))[0]["hostLinks"]
+    attached.ip(*(word.replace("LINK", link) for word in harm))
+    assert json.loads(pycni(attached, "list", "--json"))[0]["state"] == state
+    assert state in pycni(attached, "list")
+    found = doctor()
+    about = "pycni0" if state.startswith("bridge") else link
+    assert found["exit"]["code"] == 2
+    assert found["attachments"]["level"] == "FAIL"
+    assert found["attachments"]["found"] == f"1 {state}: pycni/web/eth0 ({about})"
+    assert do.replace("LINK", link) in found["attachments"]["action"]
+    if found["attachments"]["action"].startswith("ip "):
+        attached.run(["sh", "-c", found["attachments"]["action"]])
+        assert json.loads(pycni(attached, "list", "--json"))[0]["state"] == "ready"
+        assert doctor()["attachments"]["level"] == "OK"
+
+
+@pytest.mark.needs("tool:nft")
+@pytest.mark.parametrize(
+    ("harm", "lacks"),
+    [
+        ("flush ruleset", "table inet pycni"),
+        ("flush chain inet pycni postrouting", "rules of chain postrouting"),
+        ("flush set inet pycni masq4", "masq4 10.77.0.2"),
+        ("flush set inet pycni masq6", "masq6 fd00:7079:636e:69::2"),
+    ],
+)
+def test_lost_rules_are_found(attached: Host, doctor: Doctor, harm: str, lacks: str) -> None:
+    """Of which attachments, and what; nothing is put back, and a record whose container is gone needs none."""
+    assert doctor()["firewall rules"]["level"] == "OK"
+    attached.run(["nft", harm])
+    left = attached.run(["nft", "list", "ruleset"]).stdout
+    found = doctor()
+    assert (found["firewall rules"]["level"], found["exit"]["code"]) == ("FAIL", 2)
+    assert "1 attachment without all their rules: pycni/web/eth0" in found["firewall rules"]["found"]
+    assert lacks in found["firewall rules"]["found"]
+    assert attached.run(["nft", "list", "ruleset"]).stdout == left
+    attached.run(["sh", "-c", "umount /run/netns/web && rm /run/netns/web"])
+    attached.ip("link", "delete", json.loads(pycni(attached, "list", "--json"))[0]["hostLinks"][0])
+    assert doctor()["firewall rules"]["level"] == "OK"
+
+
 def test_a_link_without_a_record_is_found(host: Host, doctor: Doctor) -> None:
     """Our mark on a link that no record names; bridges, which stay on purpose, are none."""
     host.ip("link", "add", "stray", "type", "veth", "peer", "name", "stray2")
@@ -186,3 +239,32 @@ def test_a_rule_of_a_gone_attachment_is_found(attached: Host, doctor: Doctor) ->
     found = doctor()["firewall leftovers"]
     assert found["level"] == "WARN"
     assert "pycni/gone/eth0" in found["found"]
+
+
+@pytest.mark.needs("tool:nft", "tool:iptables")
+@pytest.mark.parametrize(
+    ("backend", "harm"),
+    [
+        ("iptables", "iptables -t nat -F"),
+        ("iptables", "ip6tables -t nat -F"),
+        ("nftables", "nft flush map inet pycni hp4"),
+        ("nftables", "nft flush map inet pycni hp6"),
+    ],
+)
+def test_lost_rules_of_a_chain_are_found(host: Host, doctor: Doctor, backend: str, harm: str) -> None:
+    """Those of either backend, and those that publish ports; the attachment is named once for all its plugins."""
+    pycni(host, "install", "--bin-dir", BIN, "--no-conf")
+    host.run(["mkdir", "-p", "/etc/cni/net.d"])
+    ranges = [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]
+    bridge = {"type": "pycni-bridge", "bridge": "br9", "isGateway": True, "ipMasq": True, "ipMasqBackend": backend}
+    portmap = {"type": "pycni-portmap", "capabilities": {"portMappings": True}, "backend": backend}
+    plugins = [{**bridge, "ipam": {"type": "pycni-ipam", "ranges": ranges}}, portmap]
+    conf = {"cniVersion": "1.0.0", "name": "net", "plugins": plugins}
+    host.file("/etc/cni/net.d/net.conflist").write_text(json.dumps(conf))
+    host.container("web")
+    pycni(host, "add", "net", "web", "--port", "8080:80")
+    assert doctor()["firewall rules"]["level"] == "OK"
+    host.run(["sh", "-c", harm])
+    found = doctor()["firewall rules"]
+    assert found["level"] == "FAIL"
+    assert found["found"].startswith("1 attachment without all their rules: net/web/eth0; ")

@@ -6,9 +6,10 @@ Whole state against whole state, never increments: what was missed once is found
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
+from pycni.agent.changed import changes
 from pycni.agent.ports import AgentPorts
 from pycni.agent.restoring import restore_links
 from pycni.attach.begin import EveryoneElse
@@ -18,7 +19,7 @@ from pycni.cni.value import Value
 from pycni.exe.plugins import release_record
 from pycni.firewall.rules import NetworkRules
 from pycni.host import firewalld, nfnetlink, rtnl
-from pycni.host.firewall import open_firewall
+from pycni.host.firewall import missing_rules, open_firewall
 from pycni.host.forward import closed_forward
 from pycni.store import Store
 from pycni.store.attachments import Record
@@ -120,15 +121,32 @@ def _release(store: Store, record: Record, alone: Alone, failures: list[str]) ->
 def restore_rules(store: Store, records: tuple[Record, ...], failures: list[str]) -> tuple[str, ...]:
     """Put back whatever of the attachments' rules is missing; the first of a flushed table brings all others along."""
     restored: list[str] = []
-    ruled = [record for record in records if record.state == "ready" and record.backend not in ("", "none")]
-    closed = _closed_networks(ruled)
-    for record in ruled:
+    for record, stops in _ruled(records):
         try:
-            stops = closed.pop(record.network_rules, ())
             restored += [f"{record.attachment.owner}: {what}" for what in _restore(store, record, stops)]
         except (CniError, OSError) as failure:
             failures.append(f"{record.attachment.owner}: {failure}")
     return tuple(restored)
+
+
+def lost_rules(store: Store, records: Iterable[Record]) -> list[tuple[Record, tuple[str, ...]]]:
+    """Those of *records* whose rules are not all there, and what is missing, in words. Nothing is put back."""
+    found = []
+    for record, stops in _ruled(records):
+        missing = missing_rules(record.backend, record.network_rules, record.attachment_rules)
+        missing = (*missing, *stops, *_lost_sources(record))
+        now = store.attachments.get(record.attachment) if missing else None
+        if now is not None and (now.state, now.created) == ("ready", record.created):  # no DEL has taken them
+            found.append((record, missing))
+    return found
+
+
+def _ruled(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[str, ...]]]:
+    """The attachments that the packet filter should have rules of; the first of a network with what stops all of it."""
+    ruled = [record for record in records if record.state == "ready" and record.backend not in ("", "none")]
+    closed = _closed_networks(ruled)
+    for record in ruled:
+        yield record, closed.pop(record.network_rules, ())
 
 
 def _closed_networks(records: Iterable[Record]) -> dict[NetworkRules, tuple[str, ...]]:
@@ -165,8 +183,8 @@ def _lost_sources(record: Record) -> tuple[str, ...]:
 
 
 def foreign_changes(store: Store, dead: Iterable[Record]) -> tuple[str, ...]:
-    """Host links that somebody else removed or took off their bridge, and bridges that are gone or down, although the
-    container still lives."""
+    """Host links that somebody else removed, took down or off their bridge, and bridges that are gone or down, although
+    the container still lives."""
     first = _foreign_changes(store, dead)
     if not first:
         return ()
@@ -182,18 +200,9 @@ def _foreign_changes(store: Store, dead: Iterable[Record]) -> list[tuple[str, fl
     alive = [one for one in store.attachments.all() if one.state == "ready" and one.attachment not in gone]
     with rtnl.Netlink() as host:
         links = {link.name: link for link in host.links()}
-    found: list[tuple[str, float]] = []
-    for network, name in sorted({(record.attachment.network, record.bridge) for record in alive if record.bridge}):
-        link = links.get(name)
-        if link is None or not link.up:
-            found.append((f"network {network}: bridge {name} is {'gone' if link is None else 'down'}", 0))
+    said: dict[tuple[str, float], None] = {}  # a bridge is one for many
     for record in alive:
-        for at, name in enumerate(record.host_links):
-            # The record's bridge is that of the first link; the second one of an overlay is on its gateway bridge.
-            link, bridge = links.get(name), links.get(record.bridge) if at == 0 else None
-            if link is None:
-                found.append((f"{record.attachment.owner}: host link {name} is gone", record.created))
-            elif bridge is not None and link.master != bridge.index:
-                words = f"{record.attachment.owner}: host link {name} is not on bridge {record.bridge}"
-                found.append((words, record.created))
-    return found
+        for change in changes(record, links):
+            who = record.attachment.owner if change.link else f"network {record.attachment.network}"
+            said[f"{who}: {change}", record.created if change.link else 0] = None
+    return sorted(said, key=lambda each: each[1] > 0)

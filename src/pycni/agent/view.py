@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pycni.agent.changed import CHANGED, changes
 from pycni.agent.held import bindings_of, key_of, mapped_by_kernel
 from pycni.cni.errors import CniError
 from pycni.cni.names import Attachment
@@ -19,7 +21,9 @@ from pycni.store.proxied import read_all
 
 if TYPE_CHECKING:
     from pycni.agent.ports import AgentPorts
+    from pycni.host.link_facts import Link
 
+ATTACHED = ("ready", *CHANGED)  # states of an attachment whose ADD is over and whose container is there
 _SHOWN = ("plugin", "netns", "bridge", "host_links", "addresses", "cni_args", "result", "created")
 
 
@@ -45,8 +49,8 @@ class Seen(Value):
         return cls(record=record, state=shown["state"], links=tuple(shown["links"]))
 
 
-def state_of(record: Record, links: tuple[str, ...]) -> str:
-    """What became of an attachment, as one of the words docs/cli.md explains."""
+def state_of(record: Record, links: Mapping[str, Link]) -> str:
+    """What became of an attachment, as one of the words docs/cli.md explains; *links*: all of the host, by name."""
     if record.boot_id != boot_id():
         return "other boot"
     if record.state != "ready":
@@ -54,7 +58,8 @@ def state_of(record: Record, links: tuple[str, ...]) -> str:
         return busy if process_alive(record.pid, record.pid_start) else dead
     if not exists(record.netns, record.netns_id):
         return "netns gone"
-    return "ready" if len(links) == len(record.host_links) else "link gone"
+    changed = changes(record, links)
+    return changed[0].state if changed else "ready"
 
 
 def see_attachments(store: Store, network: str | None = None) -> list[Seen]:
@@ -63,11 +68,15 @@ def see_attachments(store: Store, network: str | None = None) -> list[Seen]:
     if not records:
         return []
     with Netlink() as kernel:
-        found = []
-        for record in records:
-            links = tuple(name for name in record.host_links if kernel.link(name) is not None)
-            found.append(Seen(record=record, state=state_of(record, links), links=links))
-        return found
+        links = {link.name: link for link in kernel.links()}
+    return [
+        Seen(
+            record=record,
+            state=state_of(record, links),
+            links=tuple(name for name in record.host_links if name in links),
+        )
+        for record in records
+    ]
 
 
 def see_objects(store: Store, attachment: Attachment) -> list[dict[str, str]]:

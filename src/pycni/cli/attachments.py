@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pycni.agent.view import Seen, link_exists
+from pycni.agent.view import ATTACHED, Seen, link_exists
 from pycni.cli import results, target
 from pycni.cli.cache import CachedAttachment, all_cached, cache_file
 from pycni.cli.failure import OK
@@ -17,7 +17,7 @@ from pycni.cli.tables import age, print_table, render_facts
 from pycni.store import Record
 
 # States of an attachment that still belongs to somebody.
-LIVING = ("ready", "link gone", "being made", "being removed")
+LIVING = (*ATTACHED, "being made", "being removed")
 
 
 def recorded_attachments(network: str | None) -> list[CachedAttachment]:

@@ -8,6 +8,7 @@ from argparse import Namespace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from pycni.agent.view import ATTACHED
 from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
 from pycni.cli.pools import Usage, read_usage
 from pycni.cli.state import existing_store, read_leases, see_all
@@ -109,7 +110,7 @@ def _release(given: Namespace, store: Store, found: list[Lease]) -> int:
     owner = f"{lease.container_id}/{lease.ifname} on network {lease.network}"
     if not given.yes:
         live = any(
-            seen.state == "ready"
+            seen.state in ATTACHED
             and (seen.record.attachment.container_id, seen.record.attachment.ifname)
             == (lease.container_id, lease.ifname)
             for seen in see_all(lease.network)

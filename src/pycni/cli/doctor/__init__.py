@@ -32,6 +32,7 @@ def examinations(given: Namespace) -> Iterator[tuple[str, Callable[[], Iterable[
     yield "firewall tools", packet_filter.check_tools
     yield "iptables variants", packet_filter.check_variants
     yield "forwarding rules", packet_filter.check_blockers
+    yield "firewall rules", packet_filter.check_rules
     yield "firewall leftovers", packet_filter.check_leftovers
     yield "attachments", state.check_attachments
     yield "leftover links", state.check_links

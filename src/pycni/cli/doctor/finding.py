@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pycni.cni.value import Value
 
+FEW = 5  # names in a finding
 OK, WARN, FAIL = "OK", "WARN", "FAIL"  # from harmless to harmful
 
 
@@ -15,3 +18,8 @@ class Finding(Value):
     found: str
     meaning: str = ""
     action: str = ""
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of *names*, and how many more there are."""
+    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if names[FEW:] else "")

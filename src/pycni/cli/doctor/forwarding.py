@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pycni.agent.view import ATTACHED
 from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding
 from pycni.cli.state import see_all
 from pycni.host import sysctl
@@ -16,7 +17,7 @@ _STRICT = 1  # Documentation/networking/ip-sysctl: rp_filter
 def _is_needed(words: str) -> bool:
     """Whether containers with addresses of that family are attached now: then a switch that is off is no longer a
     matter of the next ADD."""
-    there = [seen.record for seen in see_all() if seen.state in ("ready", "link gone")]
+    there = [seen.record for seen in see_all() if seen.state in ATTACHED]
     return any((":" in address) == (words == "IPv6") for record in there for address in record.addresses)
 
 

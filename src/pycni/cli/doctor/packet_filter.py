@@ -1,16 +1,20 @@
-"""The packet filter: what can drive it, who else uses it, and what of ours was left in it."""
+"""The packet filter: what can drive it, who else uses it, what of ours is missing in it, and what was left."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding
-from pycni.cli.state import read_records
+from pycni.agent.reconcile import lost_rules
+from pycni.attach.liveness import is_dead
+from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding, few
+from pycni.cli.state import existing_store, read_records
+from pycni.cli.tables import counted
 from pycni.cni.errors import CniError
 from pycni.host import nft, program
 from pycni.host.firewall import open_firewall
 from pycni.host.forward import forward_blockers
 from pycni.host.nfnetlink import Nfnetlink
+from pycni.host.rtnl import Netlink
 
 _LEGACY_TABLES = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
 
@@ -112,6 +116,32 @@ def check_blockers() -> Iterator[Finding]:
         yield Finding(level=OK, check=check, found="no chain has the policy drop")
 
 
+def check_rules() -> Iterator[Finding]:
+    """What our attachments' rules lack, as CHECK and the agent look for it."""
+    check = "firewall rules"
+    store = existing_store()
+    if store is None:
+        yield Finding(level=OK, check=check, found="none needed")
+        return
+    with store:
+        with Netlink() as kernel:
+            alive = [record for record in store.attachments.all() if not is_dead(record, kernel)]
+        lost = lost_rules(store, alive)
+    owners = list(dict.fromkeys(record.attachment.replace(part="").owner for record, _ in lost))
+    if owners:
+        words = lost[0][1]
+        yield Finding(
+            level=FAIL,
+            check=check,
+            found=f"{counted(len(owners), 'attachment')} without all their rules: {few(owners)}; "
+            f"the first lacks {few(words)}",
+            meaning="its packets are not masqueraded, kept apart or led to its ports as its network asks for",
+            action="pycni reconcile, with a running agent; else start one, which puts them back: pycni agent",
+        )
+    else:
+        yield Finding(level=OK, check=check, found="all there" if alive else "none needed")
+
+
 def check_leftovers() -> Iterator[Finding]:
     """Rules of ours that belong to no attachment we know of."""
     check = "firewall leftovers"
@@ -131,7 +161,7 @@ def check_leftovers() -> Iterator[Finding]:
         yield Finding(
             level=WARN,
             check=check,
-            found=f"rules of {len(left)} attachments that are gone: {', '.join(left[:5])}" + (" …" if left[5:] else ""),
+            found=f"rules of {len(left)} attachments that are gone: {few(left)}",
             meaning="a new container that gets one of their addresses meets the old one's rules",
             action="pycni gc NETWORK removes them",
         )

@@ -5,17 +5,23 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+from pycni.agent.changed import BRIDGE_DOWN, BRIDGE_GONE, CHANGED, LINK_DOWN, LINK_GONE, OFF_BRIDGE
 from pycni.cli.cache import DEFAULT_CACHE_DIR, all_cached
-from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding
+from pycni.cli.doctor.finding import FAIL, FEW, OK, WARN, Finding, few
 from pycni.cli.leases import FULL_SHARE
 from pycni.cli.pools import BLOCK, read_usage
 from pycni.cli.state import existing_store, see_all
 from pycni.host.netns import exists
 from pycni.host.rtnl import Netlink
+from pycni.store import Record
 from pycni.store.boot import boot_id
 
 ALIAS_HEAD = "pycni "
 
+_CUT_OFF = "no packet passes between the container and the rest of its network"
+_AGAIN = "a running agent brings it back with its ports: pycni agent; or pycni del, then pycni add"
+
+#: What each state means, and what to do: {each} host link of an attachment, the {first} of them, its {bridge}.
 _TROUBLES = {
     "half-made": (
         WARN,
@@ -33,11 +39,11 @@ _TROUBLES = {
         "left from before the last reboot; its address is given out again only after gc",
         "pycni gc NETWORK",
     ),
-    "link gone": (
-        FAIL,
-        "the container's way to its bridge was deleted: it has no network",
-        "pycni del, then pycni add",
-    ),
+    LINK_GONE: (FAIL, "the container's way to the host was deleted: it has no network", "pycni del, then pycni add"),
+    BRIDGE_GONE: (FAIL, _CUT_OFF, _AGAIN),
+    OFF_BRIDGE: (FAIL, _CUT_OFF, "ip link set {first} master {bridge}"),
+    BRIDGE_DOWN: (FAIL, _CUT_OFF, "ip link set {bridge} up"),
+    LINK_DOWN: (FAIL, _CUT_OFF, "ip link set {each} up"),
 }
 
 
@@ -47,12 +53,23 @@ def check_attachments() -> Iterator[Finding]:
     seen = see_all()
     bad = [one for one in seen if one.state in _TROUBLES]
     for state in sorted({one.state for one in bad}):
-        level, meaning, action = _TROUBLES[state]
-        owners = [one.record.attachment.owner for one in bad if one.state == state]
-        shown = ", ".join(owners[:5]) + (f" and {len(owners) - 5} more" if owners[5:] else "")
-        yield Finding(level=level, check=check, found=f"{len(owners)} {state}: {shown}", meaning=meaning, action=action)
+        yield _trouble(state, [one.record for one in bad if one.state == state])
     if not bad:
         yield Finding(level=OK, check=check, found=f"{len(seen)}, all as they should be" if seen else "none")
+
+
+def _trouble(state: str, records: list[Record]) -> Finding:
+    """All that are in the same *state*."""
+    level, meaning, action = _TROUBLES[state]
+    names, steps = [], []
+    for record in records:
+        owner, links = record.attachment.owner, record.host_links or ("",)
+        about = record.bridge if state in (BRIDGE_GONE, BRIDGE_DOWN) else ", ".join(links)
+        names.append(f"{owner} ({about})" if state in CHANGED else owner)
+        steps += [action.format(each=link, first=links[0], bridge=record.bridge) for link in links]
+    found = f"{len(records)} {state}: {few(names)}"
+    do = "; ".join(list(dict.fromkeys(steps))[:FEW])
+    return Finding(level=level, check="attachments", found=found, meaning=meaning, action=do)
 
 
 def check_links() -> Iterator[Finding]:
@@ -100,12 +117,11 @@ def check_leases() -> Iterator[Finding]:
         and (lease.boot_id != boot or (lease.netns and not exists(lease.netns, lease.netns_id)))
     ]
     if left:
-        shown = ", ".join(f"{lease.address} of {lease.container_id}" for lease in left[:5])
+        shown = few([f"{lease.address} of {lease.container_id}" for lease in left])
         yield Finding(
             level=WARN,
             check=check,
-            found=f"{len(left)} of {len(leases)} belong to containers that are gone: {shown}"
-            + (" …" if left[5:] else ""),
+            found=f"{len(left)} of {len(leases)} belong to containers that are gone: {shown}",
             meaning="they are given out again only when their pool is full",
             action="pycni gc NETWORK, or pycni ipam release ADDRESS",
         )
