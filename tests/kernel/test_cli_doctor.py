@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from netns_fixtures import Host, netns_snapshot, wait_until
+from pycni.cli.doctor import OF_RECORDS
 from pycni.cli.launcher import package_parent
 
 BIN = "/run/pycni-bin"
@@ -54,7 +55,7 @@ def attached(host: Host) -> Host:
 def test_a_host_in_order(attached: Host, doctor: Doctor) -> None:
     """With a container attached by our own plugins nothing about state, firewall or executables is wrong."""
     found = doctor()
-    for check in ("attachments", "leftover links", "leases", "address pools", "executables", "firewall leftovers"):
+    for check in ("state file", *OF_RECORDS, "executables"):
         assert found[check]["level"] == "OK", found[check]
     for check in ("IPv4 forwarding", "IPv6 forwarding", "veth pairs", "bridges", "MTU"):
         assert found[check]["level"] == "OK", found[check]
@@ -151,6 +152,28 @@ def test_a_changed_link_is_found(attached: Host, doctor: Doctor, harm: tuple[str
         attached.run(["sh", "-c", found["attachments"]["action"]])
         assert json.loads(pycni(attached, "list", "--json"))[0]["state"] == "ready"
         assert doctor()["attachments"]["level"] == "OK"
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        ("echo garbage >{0}", "file is not a database"),
+        ("dd if=/dev/zero of={0} bs=4096 seek=1 count=2 conv=notrunc", "pycni.db is damaged: Page 2"),
+    ],
+)
+def test_a_damaged_state_file_is_one_failure(attached: Host, doctor: Doctor, harm: str, reason: str) -> None:
+    """With what to do; what cannot be looked at without it is named there and nowhere else, the rest is looked at."""
+    attached.run(["sh", "-c", harm.format("/var/lib/pycni/pycni.db")])
+    attached.run(["sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"])
+    found = doctor()
+    assert found["exit"]["code"] == 2
+    assert found["state file"]["level"] == "FAIL"
+    assert reason in found["state file"]["found"]
+    assert "remove /var/lib/pycni/pycni.db" in found["state file"]["action"]
+    for check in OF_RECORDS:
+        assert check in found["state file"]["meaning"] and check not in found
+    assert not [one for one in found.values() if "cannot be examined" in one.get("found", "")]
+    assert (found["IPv4 forwarding"]["level"], found["executables"]["level"]) == ("WARN", "OK")
 
 
 @pytest.mark.needs("tool:nft")

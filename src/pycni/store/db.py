@@ -91,6 +91,11 @@ class Database:
     def in_transaction(self) -> bool:
         return self._depth > 0
 
+    def damage(self) -> str:
+        """What is wrong with the file, "" if nothing is. Reads all of it, row against index too."""
+        ((answer,),) = self.query("PRAGMA integrity_check(1)")
+        return "" if answer == "ok" else str(answer)
+
     def close(self) -> None:
         """Close; what an open transaction did is taken back. Harmless when repeated."""
         self._connection.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pycni.agent.view import ATTACHED
 from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding
 from pycni.cli.state import see_all
+from pycni.cni.errors import CniError
 from pycni.host import sysctl
 from pycni.host.rtnl import Netlink, uplink_mtu
 
@@ -16,8 +17,11 @@ _STRICT = 1  # Documentation/networking/ip-sysctl: rp_filter
 
 def _is_needed(words: str) -> bool:
     """Whether containers with addresses of that family are attached now: then a switch that is off is no longer a
-    matter of the next ADD."""
-    there = [seen.record for seen in see_all() if seen.state in ATTACHED]
+    matter of the next ADD. False where the records cannot be read, which is a finding of its own."""
+    try:
+        there = [seen.record for seen in see_all() if seen.state in ATTACHED]
+    except CniError:
+        return False
     return any((":" in address) == (words == "IPv6") for record in there for address in record.addresses)
 
 

@@ -1,9 +1,9 @@
-"""What pycni remembers beside what there is: half-made and leaked attachments, links, leases, full pools."""
+"""What pycni remembers, and beside it what there is: half-made and leaked attachments, links, leases, full pools."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pycni.agent.changed import BRIDGE_DOWN, BRIDGE_GONE, CHANGED, LINK_DOWN, LINK_GONE, OFF_BRIDGE
 from pycni.cli.cache import DEFAULT_CACHE_DIR, all_cached
@@ -11,11 +11,13 @@ from pycni.cli.doctor.finding import FAIL, FEW, OK, WARN, Finding, few
 from pycni.cli.leases import FULL_SHARE
 from pycni.cli.pools import BLOCK, read_usage
 from pycni.cli.state import existing_store, see_all
+from pycni.cni.errors import CniError
 from pycni.host.netns import exists
 from pycni.host.rtnl import Netlink
 from pycni.store import Record
 from pycni.store.boot import boot_id
 
+FILE = "state file"
 ALIAS_HEAD = "pycni "
 
 _CUT_OFF = "no packet passes between the container and the rest of its network"
@@ -45,6 +47,32 @@ _TROUBLES = {
     BRIDGE_DOWN: (FAIL, _CUT_OFF, "ip link set {bridge} up"),
     LINK_DOWN: (FAIL, _CUT_OFF, "ip link set {each} up"),
 }
+
+
+def check_file(readers: Sequence[str]) -> Iterator[Finding]:
+    """Whether the records can be read; where they cannot, none of the examinations *readers* could be done."""
+    try:
+        store = existing_store()
+        if store is None:
+            yield Finding(level=OK, check=FILE, found="none: no plugin of pycni was ever called here")
+            return
+        with store:
+            damage = store.damage()
+            reason = f"{store.path} is damaged: {damage.splitlines()[-1]}" if damage else ""
+            step = f"stop the containers of pycni's networks, then remove {store.path} and {store.path}-journal"
+    except CniError as failure:
+        reason, step = failure.msg, failure.details
+    if reason:
+        yield Finding(
+            level=FAIL,
+            check=FILE,
+            found=reason,
+            meaning="every ADD fails with code 5, and nothing is known of what is attached; "
+            f"left out here: {', '.join(readers)}",
+            action=step,
+        )
+    else:
+        yield Finding(level=OK, check=FILE, found="sound")
 
 
 def check_attachments() -> Iterator[Finding]:
