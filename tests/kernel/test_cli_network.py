@@ -139,6 +139,23 @@ def test_a_life_on_our_default_network(installed: Host, pycni: Pycni) -> None:
     assert not installed.file(BIN).exists()
 
 
+def test_a_file_that_is_no_network_is_named(installed: Host, pycni: Pycni) -> None:
+    """`networks` shows the others and names it, the answer in JSON stays one; doctor fails, since it comes first."""
+    installed.file("/etc/cni/net.d/00-bad.conflist").write_text("{ broken")
+    for argv in (("networks",), ("networks", "--json")):
+        done = pycni(*argv)
+        assert "warning: /etc/cni/net.d/00-bad.conflist is left out: not JSON" in done.stderr
+        assert "pycni" in done.stdout
+    assert [one["name"] for one in json.loads(done.stdout)] == ["pycni"]
+    (finding,) = [one for one in json.loads(pycni("doctor", "--json", rc=2).stdout) if one["check"] == "network files"]
+    assert finding["level"] == "FAIL" and "00-bad.conflist: not JSON" in finding["found"]
+    installed.file("/etc/cni/net.d/00-bad.conflist").unlink()
+    (finding,) = [
+        one for one in json.loads(pycni("doctor", "--json", rc=None).stdout) if one["check"] == "network files"
+    ]
+    assert (finding["level"], "10-pycni.conflist" in finding["found"]) == ("OK", True)
+
+
 def test_list_tells_what_became_of_an_attachment(installed: Host, pycni: Pycni) -> None:
     """Ready, without its link, without its namespace; gc removes the dead one and keeps the other."""
     env = {"CNI_PATH": BIN}

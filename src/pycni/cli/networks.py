@@ -189,20 +189,26 @@ def _files(directory: str) -> list[str]:
     return [path for path in (os.path.join(directory, name) for name in names) if not os.path.isdir(path)]
 
 
+def configuration_files(directory: str) -> list[str]:
+    """The files of *directory* that runtimes look at, in the order of their names."""
+    return [path for path in _files(directory) if path.endswith((".conflist", ".conf", ".json"))]
+
+
+def load_entry(path: str) -> NetworkList:
+    """The network in a file of a directory, whose name says whether it is a list. As `load_file`."""
+    if path.endswith(".conflist"):
+        return load_file(path)
+    with open(path, "rb") as file:
+        return parse_single(file.read(), path)
+
+
 def read_directory(directory: str) -> tuple[list[NetworkList], list[tuple[str, str]]]:
     """Every usable network of *directory* in libcni's order, and (path, why) of every unusable file."""
     networks: list[NetworkList] = []
     broken: list[tuple[str, str]] = []
-    paths = _files(directory)
-    lists = [path for path in paths if path.endswith(".conflist")]
-    singles = [path for path in paths if path.endswith((".conf", ".json"))]
-    for path in lists + singles:
+    for path in sorted(configuration_files(directory), key=lambda path: not path.endswith(".conflist")):
         try:
-            if path in lists:
-                networks.append(load_file(path))
-            else:
-                with open(path, "rb") as file:
-                    networks.append(parse_single(file.read(), path))
+            networks.append(load_entry(path))
         except Broken as exc:
             broken.append((path, str(exc)))
         except OSError as exc:

@@ -277,13 +277,16 @@ def _add_host_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     doctor = commands.add_parser("doctor", help="what on this host would break container networking, and what to do")
     _json_option(doctor)
     doctor.add_argument(
-        "--bin-dir", metavar="DIR", action="append", help="also check the executables in this directory"
+        "--bin-dir",
+        metavar="DIR",
+        action="append",
+        help="also check the executables in this directory, and look there for plugins",
     )
     doctor.add_argument(
         "--conf-dir",
         metavar="DIR",
         default=DEFAULT_CONF_DIR,
-        help=f"networks whose pools are checked ({DEFAULT_CONF_DIR})",
+        help=f"networks whose files and pools are checked ({DEFAULT_CONF_DIR})",
     )
     completion = commands.add_parser("completion", help="print a shell's completion script")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pycni.cli.clusters import ClusterView, is_overlay, read_clusters, read_endpoints
-from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
+from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure, warn
 from pycni.cli.networks import NetworkList, member, plugin_type, read_directory
 from pycni.cli.state import see_all
 from pycni.cli.tables import age, counted, paint, print_table
@@ -144,7 +144,9 @@ def networks(given: Namespace) -> int:
 def _list_networks(given: Namespace) -> int:
     """One row for each network: those of this host's configuration, and those that its clusters have besides."""
     clusters = read_clusters(given.conf_dir)
-    configured = read_directory(given.conf_dir)[0]
+    configured, broken = read_directory(given.conf_dir)
+    for path, why in broken:
+        warn(f"{path} is left out: {why}")
     shared = {each.name: each for one in clusters for each in one.networks}
     here = Counter(seen.record.attachment.network for seen in see_all())
     if given.json:

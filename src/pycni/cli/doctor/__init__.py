@@ -11,7 +11,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 
-from pycni.cli.doctor import agent, executables, forwarding, kernel, overlay, packet_filter, state
+from pycni.cli.doctor import agent, executables, forwarding, kernel, network_files, overlay, packet_filter, state
 from pycni.cli.doctor.finding import FAIL, WARN, Finding
 from pycni.cli.failure import Failure
 from pycni.cli.tables import counted, paint, render_facts, width_of
@@ -46,6 +46,7 @@ def examinations(given: Namespace) -> Iterator[tuple[str, Callable[[], Iterable[
     yield "address pools", lambda: state.check_pools(given.conf_dir)
     yield overlay.ETCD, overlay.check_etcd
     yield overlay.CHECK, overlay.check_networks
+    yield network_files.CHECK, lambda: network_files.check(given.conf_dir, given.bin_dir or ())
     yield "executables", lambda: executables.check(given.bin_dir or ())
     yield "agent", agent.check
 
