@@ -91,8 +91,9 @@ def test_peers_without_and_with_agents(overlay: Callable[..., OverlayLab]) -> No
     wait_until(lambda: "in sync" in two.pycni("networks").stdout, 20, "both are, as h2 sees it")
     assert doctor(one)["overlay networks"] == "OK"
     assert "take part" in one.pycni("networks", "remove", "flat", rc=1).stderr
-    missing = one.pycni("peers", "nothing", rc=3)
-    assert "no network nothing" in missing.stderr
+    for words in (("nothing",), ("nothing", "--endpoints")):
+        assert "no network nothing" in one.pycni("peers", *words, rc=3).stderr
+        assert one.json("peers", *words, rc=3)["msg"] == "no network nothing is in etcd"
 
     two.stop(signal.SIGKILL)
     wait_until(lambda: states(one, "flat") == {"h1": "in sync", "h2": "suspect"}, 20, "h2 is suspect")

@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pycni.cli.clusters import ClusterView, is_overlay, read_clusters, read_endpoints
 from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure, warn
@@ -34,12 +34,10 @@ def peers(given: Namespace) -> int:
     if given.endpoints:
         return _list_endpoints(given)
     clusters = read_clusters(given.conf_dir, given.network)
+    _refuse_unknown(given.network, clusters)
     if given.json:
         print(json.dumps([one.as_json() for one in clusters], indent=4))
         return _code(clusters)
-    if given.network and not any(one.networks for one in clusters) and not any(one.reason for one in clusters):
-        step = "`pycni networks` shows what there is"
-        raise Failure(f"no network {given.network} is in etcd", exit_code=NOT_FOUND, next_step=step)
     if not clusters:
         print("this host takes part in no network over several hosts")
     now = time.time()
@@ -59,10 +57,11 @@ def _list_endpoints(given: Namespace) -> int:
     if given.network is None:
         raise Failure("--endpoints: of which network?", exit_code=USAGE, next_step="pycni peers NETWORK --endpoints")
     found = read_endpoints(given.conf_dir, given.network)
+    clusters = read_clusters(given.conf_dir, given.network)
+    _refuse_unknown(given.network, clusters)
     if given.json:
         print(json.dumps([one.as_dict() for one in found], indent=4))
         return OK
-    clusters = read_clusters(given.conf_dir, given.network)
     names = {host.node: host.name for one in clusters for network in one.networks for host in network.hosts}
     now = time.time()
     rows = [
@@ -81,6 +80,13 @@ def _list_endpoints(given: Namespace) -> int:
         return OK
     print_table(ENDPOINTS, rows, right=("AGE",))
     return OK
+
+
+def _refuse_unknown(network: str | None, clusters: Sequence[ClusterView]) -> None:
+    """Where every cluster answers, and none has it."""
+    if network and not any(one.networks or one.reason for one in clusters):
+        step = "`pycni networks` shows what there is"
+        raise Failure(f"no network {network} is in etcd", exit_code=NOT_FOUND, next_step=step)
 
 
 def _code(clusters: Iterable[ClusterView]) -> int:
