@@ -141,13 +141,14 @@ def with_readers(installed: AgentHost) -> AgentHost:
 
 @pytest.mark.needs("tool:setpriv")
 def test_a_reader_may_look(with_readers: AgentHost) -> None:
-    """list, inspect, ports, ipam, usage, status and events as another user, one of the readers' group."""
+    """list, inspect, ports, networks, ipam, usage, status and events as another user, one of the readers' group."""
     place = with_readers
     (whole,), (shown,) = place.json("list"), place.json("list", as_user=AS_READER)
     assert shown == whole
     assert place.json("ipam", as_user=AS_READER) == place.json("ipam")
     assert place.json("ipam", "usage", as_user=AS_READER) == place.json("ipam", "usage")
     assert place.json("ports", as_user=AS_READER) == place.json("ports")
+    assert place.json("networks", as_user=AS_READER) == place.json("networks") != []
     (seen,) = place.json("inspect", "web", as_user=AS_READER)
     assert seen["record"]["state"] == "ready"
     assert {one["found"] for one in seen["kernel"]} <= {"yes", "yes, up"}

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from netns_fixtures import Host
 from tests.kernel.agent_lab import AgentHost
 from tests.overlay.overlay_lab import Conf, OverlayLab, wait_until
@@ -107,6 +109,37 @@ def test_peers_without_and_with_agents(overlay: Callable[..., OverlayLab]) -> No
     assert "etcd does not answer" in silent.stdout
     partial = [each for each in one.json("ipam", "usage") if each["network"] == "flat"]
     assert [(each["leased"], each["known"]) for each in partial] == [(1, False)] * 2
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_own_part_is_known_without_etcd(overlay: Callable[..., OverlayLab], family: int) -> None:
+    """Neither etcd nor an agent answers: this host still tells what it takes part in itself, by which tunnel and with
+    how many containers, that it knows no more, and of a network that it did not join only that nobody can say. An agent
+    that never heard of etcd changes nothing about it."""
+    lab = overlay(1, family=family)
+    flat, routed, other = lab.conf(name="flat"), lab.conf("routed", name="blocks", number=2), lab.conf(name="other")
+    (one,), (host,) = lab.agents, lab.hosts
+    configure(host, flat, routed, other)
+    for name, conf in (("c1", flat), ("c2", flat), ("r1", routed)):
+        lab.add(host, name, conf)
+    vni = {each["name"]: each["shared"]["vni"] for each in one.json("networks") if each["shared"]}
+    lab.etcd.kill()
+    for start in (None, one.start):
+        if start is not None:
+            start()
+        rows = {line.split()[0]: line.split()[1:] for line in one.pycni("networks", rc=1).stdout.splitlines() if line}
+        silent = ["unknown:", "etcd", "is", "silent"]
+        assert rows["flat"] == ["l2", str(vni["flat"]), "10.1.0.0/16", "fd00:1::/64", "≥1", "≥2", *silent]
+        assert rows["blocks"] == ["routed", str(vni["blocks"]), "10.2.0.0/16", "fd00:2::/64", "≥1", "-", *silent]
+        assert rows["other"] == ["l2", "-", "10.1.0.0/16", "fd00:1::/64", "-", "0", *silent]
+        text = one.pycni("peers", rc=1).stdout
+        for words in ("; 2 containers here", "; 2 blocks here", lab.tunnel_address(host), "this host's own part"):
+            assert words in text
+        (cluster,) = one.json("peers", "flat", rc=1)
+        (network,) = cluster["networks"]
+        (shown,) = network["hosts"]
+        assert (shown["name"], shown["state"], shown["containers"]) == ("h1", "unknown", 2)
+        assert cluster["reason"]
 
 
 def remove_by_name(place: AgentHost, conf: Conf) -> None:

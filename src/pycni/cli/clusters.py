@@ -1,15 +1,18 @@
-"""What is known of the networks that span hosts: from the agent, which has it in memory, else from etcd itself."""
+"""What is known of the networks that span hosts: from the agent, which has it in memory, else from etcd itself; of what
+neither tells, this host's own part."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from pycni.cli.agent_client import NoAgent, ask
 from pycni.cli.failure import Failure
-from pycni.cli.networks import member, read_directory
+from pycni.cli.networks import NetworkList, member, read_directory
+from pycni.cli.state import see_all
 from pycni.cni.conf import Keys as ConfKeys
 from pycni.cni.errors import CniError
 from pycni.cni.value import Value
@@ -20,9 +23,11 @@ from pycni.etcd.overview import BEHIND, IN_SYNC, STARTING, HostView, NetworkView
 from pycni.etcd.records import Endpoint
 from pycni.etcd.requests import end_of
 from pycni.etcd.schema import Keys, SchemaError
-from pycni.plugins.overlay.site import all_joined
+from pycni.ipam.etcd_state import HostState
+from pycni.plugins.overlay.site import Joined, all_joined
 from pycni.store import STATE_DIR
 
+UNKNOWN = "unknown"  # the state of a host where nothing tells of the others of its network
 UNDECODABLE = 6  # what an agent that does not know the question answers
 OVERLAY_TYPES = ("pycni-overlay", "overlay")
 
@@ -53,6 +58,7 @@ def read_clusters(conf_dir: str, network: str | None = None) -> list[ClusterView
     except (NoAgent, PermissionError):
         found = []
     found += _from_etcd(conf_dir, {one.prefix for one in found})
+    found = [_with_own_part(one) if one.reason else one for one in found]
     keep = [one.replace(networks=tuple(each for each in one.networks if network in (None, each.name))) for one in found]
     return sorted((one for one in keep if one.networks or one.reason), key=lambda one: one.prefix)
 
@@ -91,6 +97,47 @@ def _with_own(network: NetworkView, told: dict[str, Any]) -> NetworkView:
         return host.replace(state=IN_SYNC, revision=applied, missing=0, at=now)
 
     return network.replace(hosts=tuple(map(own, network.hosts)))
+
+
+# -- without etcd -----------------------------------------------------------------------------------------------------
+
+
+def _with_own_part(cluster: ClusterView) -> ClusterView:
+    """*cluster*, with what this host itself remembers of its networks that nobody else tells of."""
+    told = {network.name for network in cluster.networks}
+    own = [each for each in _joined() if each.prefix == cluster.prefix and each.network not in told]
+    return cluster.replace(networks=(*cluster.networks, *map(_own_part, own)))
+
+
+def _own_part(joined: Joined) -> NetworkView:
+    host = HostView(
+        node=joined.node,
+        state=UNKNOWN,
+        name=os.uname().nodename,
+        vtep=joined.local,
+        mtu=joined.uplink_mtu,
+        containers=len(see_all(joined.network)),
+        blocks=tuple(map(str, HostState(STATE_DIR, joined.prefix).blocks(joined.network).blocks)),
+    )
+    return NetworkView(
+        *(joined.network, joined.prefix, joined.mode, joined.vni, joined.subnets),
+        port=joined.port,
+        mtu=joined.mtu,
+        hosts=(host,),
+    )
+
+
+def is_own_part(network: NetworkView) -> bool:
+    """Whether *network* is what this host remembers, and nothing is known of its other hosts."""
+    return any(host.state == UNKNOWN for host in network.hosts)
+
+
+def _joined() -> tuple[Joined, ...]:
+    """The networks that this host takes part in; none where that may not be read."""
+    try:
+        return all_joined(STATE_DIR)
+    except PermissionError:
+        return ()
 
 
 # -- without an agent --------------------------------------------------------------------------------------------------
@@ -141,7 +188,7 @@ def clusters_with(conf_dir: str, network: str) -> list[EtcdConf]:
 
 def _connections(conf_dir: str) -> dict[str, str]:
     """Prefix to connection, of the networks that this host has joined, and of those it is configured for."""
-    joined = {each.prefix: each.connection for each in all_joined(STATE_DIR)}
+    joined = {each.prefix: each.connection for each in _joined()}
     return {**dict(_configured(conf_dir)), **joined}
 
 
@@ -161,11 +208,20 @@ def _own_id() -> str:
 def _configured(conf_dir: str) -> Iterator[tuple[str, str]]:
     """Prefix and connection of the overlay networks in *conf_dir*, which this host may not have joined yet."""
     for network in read_directory(conf_dir)[0]:
-        for found in map(_connection, filter(is_overlay, network.plugins)):
-            try:
-                yield EtcdConf.parse(ConfKeys(found, "etcd")).prefix, json.dumps(found)
-            except CniError:
-                continue  # multicast has none; else the plugin says it when it is called
+        yield from _connections_of(network)
+
+
+def _connections_of(network: NetworkList) -> Iterator[tuple[str, str]]:
+    for found in map(_connection, filter(is_overlay, network.plugins)):
+        try:
+            yield EtcdConf.parse(ConfKeys(found, "etcd")).prefix, json.dumps(found)
+        except CniError:
+            continue  # multicast has none; else the plugin says it when it is called
+
+
+def prefix_of(network: NetworkList) -> str:
+    """Of the cluster that a configured network is of, "" where it is of none."""
+    return next((prefix for prefix, _ in _connections_of(network)), "")
 
 
 def is_overlay(plugin: Any) -> bool:

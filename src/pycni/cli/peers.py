@@ -9,17 +9,17 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pycni.cli.clusters import ClusterView, is_overlay, read_clusters, read_endpoints
+from pycni.cli.clusters import ClusterView, is_own_part, prefix_of, read_clusters, read_endpoints
 from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure, warn
-from pycni.cli.networks import NetworkList, member, plugin_type, read_directory
+from pycni.cli.known import NETWORKS, Known
+from pycni.cli.networks import NetworkList, read_directory
 from pycni.cli.state import see_all
 from pycni.cli.tables import age, counted, paint, print_table
-from pycni.etcd.overview import BEHIND, DEAD, IN_SYNC, NO_AGENT, OUTSIDE, STARTING, SUSPECT, HostView, NetworkView
+from pycni.etcd.overview import BEHIND, DEAD, NO_AGENT, OUTSIDE, STARTING, SUSPECT, HostView, NetworkView
 from pycni.plugins.overlay.conf import ROUTED
 
 PEERS = ("HOST", "TUNNEL", "STATE", "KNOWS", "SAID", "MTU", "SINCE")
 ENDPOINTS = ("HOST", "CONTAINER", "IFNAME", "ADDRESSES", "MAC", "AGE")
-NETWORKS = ("NETWORK", "KIND", "VNI", "SUBNETS", "HOSTS", "CONTAINERS", "STATE")
 _MEANS = {
     SUSPECT: "its agent is not heard of any more: it ended, or the host is cut off or gone",
     NO_AGENT: "nobody there follows what changes elsewhere: run `pycni agent`",
@@ -99,7 +99,7 @@ def _headline(network: NetworkView) -> str:
         has = counted(sum(len(host.blocks) for host in network.hosts), "block")
     else:
         has = counted(network.containers, "container")
-    return f"network {network.name}: {', '.join(about)}; {has}"
+    return f"network {network.name}: {', '.join(about)}; {has}{' here' if is_own_part(network) else ''}"
 
 
 def _host_row(host: HostView, this: str, now: float, *, routed: bool) -> tuple[str, ...]:
@@ -130,6 +130,8 @@ def _tell_clusters(clusters: Iterable[ClusterView], now: float) -> None:
         since = f", since {age(now - one.stale_since)}" if one.stale_since else ""
         if one.reason:
             shown = "as it was last" if one.networks else "nothing is known"
+            if one.networks and all(map(is_own_part, one.networks)):
+                shown = "nothing is known but this host's own part"
             print(f"{paint('etcd', 'red', sys.stdout)}  {one.prefix}: {one.reason}{since}; {shown}")
         for text in one.problems:
             print(f"{paint('problem', 'red', sys.stdout)}  this host, {one.prefix}: {text}")
@@ -155,13 +157,13 @@ def _list_networks(given: Namespace) -> int:
         warn(f"{path} is left out: {why}")
     shared = {each.name: each for one in clusters for each in one.networks}
     here = Counter(seen.record.attachment.network for seen in see_all())
+    silent = {one.prefix for one in clusters if one.reason}
+    found = [Known(one, shared.get(one.name), here[one.name], prefix_of(one) in silent) for one in configured]
+    found += [Known(None, each, here[each.name]) for each in shared.values() if _is_new(each, configured)]
     if given.json:
-        told = [_json_of(one, shared.get(one.name), here[one.name]) for one in configured]
-        told += [_json_of(None, each, here[each.name]) for each in shared.values() if _is_new(each, configured)]
-        print(json.dumps(told, indent=4))
+        print(json.dumps([one.as_json() for one in found], indent=4))
         return _code(clusters)
-    rows = [_row(one, shared.get(one.name), here[one.name]) for one in configured]
-    rows += [_row(None, each, here[each.name]) for each in shared.values() if _is_new(each, configured)]
+    rows = [one.row() for one in found]
     if not rows:
         print(f"no network is configured in {given.conf_dir}, and none is shared with other hosts")
     else:
@@ -172,48 +174,6 @@ def _list_networks(given: Namespace) -> int:
 
 def _is_new(view: NetworkView, configured: Iterable[NetworkList]) -> bool:
     return all(view.name != one.name for one in configured)
-
-
-def _row(conf: NetworkList | None, view: NetworkView | None, here: int) -> tuple[str, ...]:
-    """*here*: attachments of this host."""
-    if view is None:
-        name = conf.name if conf is not None else ""
-        return name, _kind(conf), "", "", "1" if here else "", str(here), "not joined" if _expects(conf) else ""
-    hosts, containers = str(len(view.hosts)), "" if view.mode == ROUTED else str(view.containers)
-    state = _state(view.hosts) + ("" if conf is not None else ", no configuration here")
-    return view.name, view.mode, str(view.vni), " ".join(view.subnets), hosts, containers, state
-
-
-def _kind(conf: NetworkList | None) -> str:
-    """What makes the interface: the mode of an overlay, else the type of the first plugin."""
-    if conf is None:
-        return ""
-    first = conf.plugins[0]
-    return str(member(first, "mode") or "l2") if is_overlay(first) else plugin_type(first)
-
-
-def _expects(conf: NetworkList | None) -> bool:
-    """Whether the network would be in etcd once a container was attached."""
-    return conf is not None and is_overlay(conf.plugins[0]) and member(conf.plugins[0], "mode") != "multicast"
-
-
-def _state(hosts: Iterable[HostView]) -> str:
-    """The states of all hosts, the bad ones counted."""
-    counts = Counter(host.state for host in hosts)
-    if not counts:
-        return "no hosts"
-    order = (DEAD, SUSPECT, NO_AGENT, OUTSIDE, BEHIND, STARTING)
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state]) or IN_SYNC
-
-
-def _json_of(conf: NetworkList | None, view: NetworkView | None, here: int) -> dict[str, object]:
-    return {
-        "name": view.name if view is not None else conf.name if conf is not None else "",
-        "kind": view.mode if view is not None else _kind(conf),
-        "file": conf.path if conf is not None else None,
-        "attachments": here,
-        "shared": view.as_json() if view is not None else None,
-    }
 
 
 HANDLERS = {"peers": peers, "networks": networks}

@@ -24,6 +24,7 @@ from pycni.ipam.etcd_conf import EtcdIpam, parse_etcd, uses_etcd
 from pycni.ipam.etcd_state import HostState
 from pycni.ipam.ranges import RangeSet
 from pycni.plugins.overlay.conf import with_etcd
+from pycni.plugins.overlay.joining import subnets_of
 from pycni.store import STATE_DIR, Lease
 
 OWN_TYPE = "pycni-ipam"
@@ -168,6 +169,17 @@ def _blocks_of(etcd: EtcdIpam, network: str) -> tuple[Any, ...]:
 
 
 # -- configurations ----------------------------------------------------------------------------------------------------
+
+
+def subnets_in(network: NetworkList) -> tuple[str, ...]:
+    """Those that a network of the configuration directory gives addresses out of, as far as its IPAM says so there."""
+    for plugin in network.plugins:
+        if isinstance(member(plugin, "ipam"), dict):
+            try:
+                return subnets_of(_parsed(network, plugin))
+            except CniError:
+                continue
+    return ()
 
 
 def _configured(conf_dir: str) -> Iterator[_Pool]:
