@@ -115,6 +115,25 @@ def test_reconcile_restores_what_was_flushed_and_reports_the_rest(installed: Age
     assert "changed by others" in installed.pycni("agent", "status").stdout
 
 
+def test_a_changed_link_is_named_once_for_a_chain(place: AgentHost) -> None:
+    """A routed pair that publishes ports is on no bridge, which is in order; once it is down, one line says so."""
+    place.pycni("install", "--bin-dir", BIN, "--no-conf")
+    place.host.run(["mkdir", "-p", "/etc/cni/net.d"])
+    ranges = [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]
+    ptp = {"type": "pycni-ptp", "ipMasq": True, "ipam": {"type": "pycni-ipam", "ranges": ranges}}
+    plugins = [ptp, {"type": "pycni-portmap", "capabilities": {"portMappings": True}}]
+    conf = {"cniVersion": "1.0.0", "name": "net", "plugins": plugins}
+    place.host.file("/etc/cni/net.d/net.conflist").write_text(json.dumps(conf))
+    place.host.container("web")
+    place.pycni("add", "net", "web", "--port", "8080:80")
+    place.start(config="reconcile_s = 0\n")
+    assert place.json("reconcile")["foreign"] == []
+    (link,) = place.json("list")[0]["hostLinks"]
+    place.host.ip("link", "set", link, "down")
+    assert place.json("reconcile")["foreign"] == [f"net/web/eth0: host link {link} is down"]
+    assert place.json("list")[0]["state"] == "link down"
+
+
 def test_without_an_agent_questions_say_so(installed: AgentHost) -> None:
     """status, reconcile and events end with code 3 and the next step; doctor takes it for normal."""
     for command in (("agent", "status"), ("reconcile",), ("events",)):

@@ -40,10 +40,12 @@ class Change(Value):
 
 def changes(record: Record, links: Mapping[str, Link]) -> list[Change]:
     """What is not as the ADD of *record* left it, in the order of CHANGED; *links*: all of the host, by name."""
-    bridge = links.get(record.bridge)
+    # A chained plugin records what leads to the container, which for a routed pair is the pair itself.
+    name_of_bridge = "" if record.bridge in record.host_links else record.bridge
+    bridge = links.get(name_of_bridge)
     found = []
-    if record.bridge and (bridge is None or not bridge.up):
-        found.append(Change(BRIDGE_GONE if bridge is None else BRIDGE_DOWN, record.bridge))
+    if name_of_bridge and (bridge is None or not bridge.up):
+        found.append(Change(BRIDGE_GONE if bridge is None else BRIDGE_DOWN, name_of_bridge))
     for at, name in enumerate(record.host_links):
         link = links.get(name)
         if link is None:

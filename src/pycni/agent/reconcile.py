@@ -200,9 +200,9 @@ def _foreign_changes(store: Store, dead: Iterable[Record]) -> list[tuple[str, fl
     alive = [one for one in store.attachments.all() if one.state == "ready" and one.attachment not in gone]
     with rtnl.Netlink() as host:
         links = {link.name: link for link in host.links()}
-    said: dict[tuple[str, float], None] = {}  # a bridge is one for many
+    said: dict[str, float] = {}  # once: a bridge is one for many, and a link for all plugins of a chain
     for record in alive:
         for change in changes(record, links):
-            who = record.attachment.owner if change.link else f"network {record.attachment.network}"
-            said[f"{who}: {change}", record.created if change.link else 0] = None
-    return sorted(said, key=lambda each: each[1] > 0)
+            owner = record.attachment.replace(part="").owner if change.link else f"network {record.attachment.network}"
+            said.setdefault(f"{owner}: {change}", record.created if change.link else 0)
+    return sorted(said.items(), key=lambda each: each[1] > 0)
