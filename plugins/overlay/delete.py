@@ -96,7 +96,7 @@ def _release(
     record: Record | None = None,
     removal: links.Removal | None = None,
 ) -> None:
-    _ask_follower(netconf)
+    ask_follower(netconf)
     failures: list[str] = []
     gateway = gateway_of(netconf, call)
     _release_outside(store, gateway, call, netconf, failures)
@@ -111,7 +111,7 @@ def _release(
         raise not_released(attachment.owner, failures)
 
 
-def _ask_follower(netconf: NetConf) -> None:
+def ask_follower(netconf: NetConf) -> None:
     """CniError 11 on a machine that has another one's id, as a copied disk has: what etcd says is not its own."""
     follower = following.follower()
     etcd = netconf.keys.raw("etcd")

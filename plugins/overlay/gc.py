@@ -6,7 +6,7 @@ from pycni.attach.reclaim import collect_leases, reclaim
 from pycni.attach.release import attempt
 from pycni.cni.errors import CniError, Code
 from pycni.plugins.overlay.conf import gateway_of, with_etcd
-from pycni.plugins.overlay.delete import release_record
+from pycni.plugins.overlay.delete import ask_follower, release_record
 from pycni.plugins.overlay.leaving import finish_everywhere, leave_if_last
 from pycni.plugins.overlay.lost_blocks import give_up_blocks
 from pycni.store import open_store
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 
 def gc(call: Call, netconf: NetConf) -> None:
-    """GC: attachments that are not listed go; without a list only those whose namespace is gone."""
+    """GC: attachments that are not listed go; without a list only those whose namespace is gone.
+
+    CniError 11 on a machine that has another one's id: what is not listed here may be that one's containers.
+    """
     netconf = with_etcd(netconf)
+    ask_follower(netconf)
     gateway = gateway_of(netconf, call)
     failures: list[str] = []
     with open_store() as store:
