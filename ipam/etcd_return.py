@@ -23,12 +23,27 @@ if TYPE_CHECKING:
 
 def return_home(
     client: Client, keys: Keys, state: HostState, store: Store, *, fence: int, networks: Iterable[str] = ()
-) -> tuple[str, ...]:
-    """Keep what is still this host's, in every network, and forget the rest, which is returned in words.
+) -> tuple[str, ...] | None:
+    """Keep what is still this host's, in every network, and forget the rest, which is returned in words; None where
+    another call has done so meanwhile.
 
     fence: the revision at which it was declared dead. networks: further ones than those of which it has addresses.
     Once this has returned, the host may take part again.
     """
+    # One call at a time: whoever is home takes addresses again, of which one that read before would find no key.
+    with state.lock("return"):
+        if state.fence() >= fence:
+            return None
+        lost = _forget_lost(client, keys, state, store, fence, networks)
+        _cut(store, [each for each in lost if each.released is None])
+        state.set_fence(fence)
+    return tuple(f"{each.address} of {each.container_id}" for each in lost)
+
+
+def _forget_lost(  # noqa: PLR0917 - as return_home
+    client: Client, keys: Keys, state: HostState, store: Store, fence: int, networks: Iterable[str]
+) -> list[Lease]:
+    """Mark anew what is still this host's; the leases that ended because it is not."""
     node = state.node()
     kept = {kv.key: kv for kv in mark_anew(client, keys, node, fence)}
     lost: list[Lease] = []
@@ -46,9 +61,7 @@ def return_home(
             if key not in kept and not inside and pool is not None:
                 pool.release([lease])
                 lost.append(lease)
-    _cut(store, [each for each in lost if each.released is None])
-    state.set_fence(fence)
-    return tuple(f"{each.address} of {each.container_id}" for each in lost)
+    return lost
 
 
 def _kept_blocks(kept: Mapping[str, KeyValue], key: str) -> Held:

@@ -109,8 +109,9 @@ class Site:
 
         networks = (self.network,)
         lost = return_home(client, self.keys, self.state, self.store, fence=fenced.revision, networks=networks)
-        told = f"lost {', '.join(lost)}" if lost else "lost nothing"
-        print(f"pycni: this host ({self.node}) was declared dead in {self.keys.prefix}: {told}", file=sys.stderr)
+        if lost is not None:
+            told = f"lost {', '.join(lost)}" if lost else "lost nothing"
+            print(f"pycni: this host ({self.node}) was declared dead in {self.keys.prefix}: {told}", file=sys.stderr)
 
     def broken(self, why: str) -> CniError:
         """CHECK's answer where an address is not the attachment's any more."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +14,7 @@ from netns_fixtures import Container, Etcd
 from pycni.cni.errors import CniError, Code
 from pycni.etcd import requests
 from pycni.etcd.client import Client
-from pycni.etcd.nodes import Freed, declare_dead, free_behind_barrier
+from pycni.etcd.nodes import Freed, declare_dead, free_behind_barrier, mark_anew
 from pycni.etcd.schema import Keys
 from tests.etcd.ipam_calls import NETWORK, HostCalls
 
@@ -207,3 +210,36 @@ def test_host_that_was_declared_dead_returns(hosts: list[HostCalls]) -> None:
     host.check("c3")
     host.delete("c1")
     other.check("c2")
+
+
+@pytest.mark.parametrize("subnet", ["10.1.0.0/24", "fd00:1::/64"])
+def test_two_calls_learn_of_the_fence_at_once(
+    hosts: list[HostCalls], monkeypatch: pytest.MonkeyPatch, subnet: str
+) -> None:
+    """Two ADDs bring a host home at the same moment, one of them slowly: both containers have and keep an address."""
+    host, _ = hosts
+    host.ipam = {"subnet": subnet}
+    host.add("before")
+    with host.client() as client:
+        declare_dead(client, Keys(host.prefix), host.node, by="test", now=1.0)
+    has_read, go_on = threading.Event(), threading.Event()
+
+    def slowly(*what: Any) -> Any:
+        kept = mark_anew(*what)
+        if not has_read.is_set():
+            has_read.set()
+            go_on.wait(5.0)
+        return kept
+
+    monkeypatch.setattr("pycni.ipam.etcd_return.mark_anew", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(host.add, "slow")
+        has_read.wait(5.0)
+        quick = pool.submit(host.add, "quick")
+        wait([quick], timeout=1.0)
+        go_on.set()
+        given = {each.partition("/")[0] for call in (slow, quick) for each in call.result()}
+    assert given < host.leased().keys()
+    assert len(host.leased()) == 3
+    for container in ("before", "slow", "quick"):
+        host.check(container)

@@ -25,7 +25,8 @@ def come_back(client: Client, cluster: Cluster, note: Callable[..., None]) -> No
         names = [joined.network for joined in cluster.joined]
         with open_store() as store:
             lost = return_home(client, cluster.keys, cluster.state, store, fence=found.mod_revision, networks=names)
-        note("warning", "overlay-returned", fence=found.mod_revision, lost=list(lost))
+        if lost is not None:
+            note("warning", "overlay-returned", fence=found.mod_revision, lost=list(lost))
     # A call may have learnt it first, and that for its own network alone.
     fence = cluster.state.fence()
     behind = [joined.network for joined in cluster.joined if joined.fence != fence]
