@@ -89,7 +89,7 @@ def read_etcd(joined: Joined, until: int = 0) -> Said:
         answer = client.txn(requests.txn([], ranges))
     found = [kv for part in answer.parts for kv in part.found]
     table = PeerTable(joined.node, joined.network, joined.mode)
-    table.change((keys.parse(kv.key), kv) for kv in found if not until or kv.mod_revision <= until)
+    table.change(keys.understood(kv for kv in found if not until or kv.mod_revision <= until))
     for problem in table.problems.values():
         print(f"pycni: {problem}", file=sys.stderr)
     revisions = {kv.key: kv.mod_revision for kv in found}

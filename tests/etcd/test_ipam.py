@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,22 @@ def test_requested_addresses(hosts: list[HostCalls]) -> None:
     assert failure.value.code == Code.EXHAUSTED
     host.delete("c1")
     assert other.add("c4", args="IP=10.1.0.3") == ["10.1.0.3/29"]
+
+
+@pytest.mark.parametrize("subnet", ["10.1.0.0/29", "fd00:1::/125"])
+def test_foreign_keys_between_ours(hosts: list[HostCalls], subnet: str) -> None:
+    """A key that is none of ours, between those of addresses, takes no address and hinders nobody."""
+    host, _ = hosts
+    host.ipam = {"subnet": subnet}
+    (first,) = host.add("c0")
+    key = Keys(host.prefix).endpoint(NETWORK, ip_interface(first).ip)
+    with host.client() as client:
+        client.txn(requests.txn([], [requests.put(f"{key}{more}", b"{}") for more in ("x", "/x", "0")]))
+    left = 4 if "." in subnet else 5  # IPv6 has no broadcast address
+    assert len({host.add(f"c{at}")[0] for at in range(1, 1 + left)}) == left
+    with pytest.raises(CniError, match="are taken") as failure:
+        host.add("c9")
+    assert failure.value.code == Code.EXHAUSTED
 
 
 def test_large_subnet_that_is_almost_full(hosts: list[HostCalls]) -> None:

@@ -51,9 +51,10 @@ def test_a_host_takes_part(shared: Etcd, prefix: str, vtep: str) -> None:
 
 def test_a_tunnel_address_is_one_hosts(shared: Etcd, prefix: str) -> None:
     """The second host with it is told who has it, in that network; one that was declared dead is no obstacle, but finds
-    its address taken when it returns."""
+    its address taken when it returns. A key that is none of ours is nobody's."""
     with gateway_client(conf_of(shared)) as client:
         first, second = (ClusterHost(client, prefix, node, "192.0.2.1") for node in ("n1", "n2"))
+        client.txn(requests.txn([], [requests.put(f"{first.keys.all_members}a/b/{NETWORK}", b"{}")]))
         first.join()
         second.join("other")
         with pytest.raises(CniError, match=r"host n1 \(n1\) has 192.0.2.1, .* in network net1") as failure:

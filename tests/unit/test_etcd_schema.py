@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import pytest
@@ -99,6 +100,12 @@ def test_agents_follow_one_range(node: str, name: str, address: IPv4Address | IP
         "/pycni/lab/v1/ep/n/6/0a010000",
         "/pycni/lab/v1/block/n/4/0a010000",
         "/pycni/lab/v1/block/n/4/0a010000-33",
+        "/pycni/lab/v1/block/n/4/0a010000-026",
+        "/pycni/lab/v1/block/n/4/0a010000-255.255.255.192",
+        "/pycni/lab/v1/ep/n/4/0x010000",
+        "/pycni/lab/v1/ep/n/4/0a01_000",
+        "/pycni/lab/v1/ep/n/4/-a010000",
+        "/pycni/lab/v1/ep/n/6/fd_00000000000000000000000000001",
         "/pycni/lab/v1/own/x/other/n",
         "/pycni/lab/v1/other/n",
     ],
@@ -139,6 +146,49 @@ def test_anything_else_is_refused(value: bytes) -> None:
             kind.parse(value, "here")
         except SchemaError as failure:
             assert str(failure).startswith("here: ")
+
+
+KINDS = (Endpoint, OwnEndpoint, Block, BlockLength, OwnBlocks, Node, Member, Sync, NetworkRecord, Fence, Vni)
+# Besides what is likely: numbers that no float and no int of C holds, halves of characters, what nests too deep.
+ODD = ["1" + "0" * 400, "-1e999", "NaN", "1" * 5000, str(1 << 63), r'"\ud800"', r'["\udfff"]', "[" * 9999 + "]" * 9999]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
+)
+WRITTEN = st.one_of(st.sampled_from(ODD), VALUES.map(json.dumps))
+
+
+@given(st.sampled_from(KINDS), st.data())
+def test_any_value_in_any_field(kind: type[Record], data: st.DataObject) -> None:
+    """Whatever JSON stands in the fields of a record: it is one that can be written again, or SchemaError."""
+    sound = {"str": '"x"', "int": "1", "float": "1.5", "bool": "true", "tuple[str, ...]": '["x"]'}
+    fields = {name: sound[str(wanted)] for name, wanted in kind.__annotations__.items()}
+    fields |= data.draw(st.dictionaries(st.sampled_from(sorted(fields)), WRITTEN, min_size=1, max_size=2))
+    fields["v"] = data.draw(st.just("1") | WRITTEN)
+    text = ", ".join(f'"{name}": {value}' for name, value in fields.items())
+    try:
+        record = kind.parse(f"{{{text}}}".encode(), "here")
+    except SchemaError as failure:
+        assert str(failure).startswith("here: ")
+        assert str(failure).encode()
+    else:
+        again = record.render()
+        assert type(again) is bytes
+        assert json.loads(again)["v"] == 1
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("field", ["mtu", "agent", "vtep"])
+def test_odd_values_are_refused(field: str, value: str) -> None:
+    """None of them is taken for a number, a word or a text."""
+    with pytest.raises(SchemaError):
+        Member.parse(f'{{"v": 1, "name": "h", "vtep": "192.0.2.1", "{field}": {value}}}'.encode())
+
+
+@pytest.mark.parametrize("value", ODD[:4])
+def test_times_that_are_none(value: str) -> None:
+    """A time that no clock shows is refused: a quarantine that counts from NaN would be over."""
+    with pytest.raises(SchemaError):
+        Fence.parse(f'{{"v": 1, "by": "h", "at": {value}}}'.encode())
 
 
 def test_newer_version_is_named() -> None:

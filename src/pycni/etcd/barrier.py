@@ -81,11 +81,7 @@ def hosts_of(keys: Keys, found: Iterable[KeyValue], revision: int, *, with_syncs
     seats: list[Seat] = []
     alive: set[str] = set()
     synced: dict[str, int] = {}
-    for kv in found:
-        try:
-            kind, *parts = keys.parse(kv.key)
-        except SchemaError:
-            continue
+    for (kind, *parts), kv in keys.understood(found):
         if kind == "fence":
             fences[parts[0]] = kv.mod_revision
         elif kind == "node":

@@ -16,6 +16,7 @@ from pycni.cni.value import Value
 from pycni.etcd import requests
 from pycni.etcd.claims import Fenced, freeing_block
 from pycni.etcd.records import Block, BlockLength, Held, OwnBlocks
+from pycni.etcd.schema import number_of
 from pycni.etcd.space import address, draw_some, free_in, shuffled
 
 TYPE_CHECKING = False
@@ -82,7 +83,7 @@ def claim_block(
         found = _taken(answer, len(candidates))
         if isinstance(found, int):
             return Held((*held.blocks, taker.block(candidates[found])), answer.revision)
-        free = free_in(windows, {_number(kv.key, taker) for one in found for kv in one.found})
+        free = free_in(windows, {number_of(kv.key) >> taker.shift for one in found for kv in one.found})
         if not free and space.is_small:
             raise _exhausted(taker, space)
         drawn = f"{id}/{turn}"
@@ -151,10 +152,6 @@ def _taken(answer: Answer, count: int) -> int | tuple[Answer, ...]:
             return at
         parts = parts[0].parts
     return parts
-
-
-def _number(key: str, taker: BlockTaker) -> int:
-    return int(key.rpartition("/")[2].partition("-")[0], 16) >> taker.shift
 
 
 def _own(id: str, blocks: Sequence[Network]) -> bytes:

@@ -18,7 +18,7 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
 from pycni.etcd import requests
 from pycni.etcd.records import Block, Endpoint, OwnEndpoint
-from pycni.etcd.schema import SchemaError
+from pycni.etcd.schema import SchemaError, number_of
 from pycni.etcd.space import address, draw_some, free_in, shuffled
 
 TYPE_CHECKING = False
@@ -240,13 +240,12 @@ def _free(
         del left[: len(each)]
         if want.fixed is not None and found:
             raise _taken(want.fixed, taker, found[0])
-        free.append(free_in(each, _numbers(keys, found)))
+        free.append(free_in(each, _numbers(found)))
     return free
 
 
-def _numbers(keys: Keys, found: Sequence[KeyValue]) -> set[int]:
-    """The addresses of `ep` keys: their last part, which is hexadecimal."""
-    return {int(kv.key.rpartition("/")[2], 16) for kv in found}
+def _numbers(found: Sequence[KeyValue]) -> set[int]:
+    return {number_of(kv.key) for kv in found}
 
 
 def _taken(fixed: Address, taker: Taker, key: KeyValue) -> CniError:
@@ -263,9 +262,8 @@ def _read_free(client: Client, keys: Keys, taker: Taker, space: Space) -> list[i
 
     CniError 101 if there is nothing.
     """
-    taken: set[int] = set()
     prefix = keys.endpoints(taker.network, space.version)
-    taken = _numbers(keys, client.read(prefix, keys_only=True).found)
+    taken = _numbers(client.read(prefix, keys_only=True).found)
     free = free_in(space.pieces, taken)
     if not free:
         raise CniError(

@@ -98,10 +98,9 @@ def _rival(keys: Keys, everybody: list[Answer] | tuple[Answer, ...], key: str, v
     fences = {kv.key: kv.mod_revision for kv in everybody[0].found}
     network = keys.parse(key)[2]
     rivals = []
-    for kv in everybody[1].found:
-        if not kv.key.endswith(f"/{network}") or kv.key == key:
+    for (_, other, its), kv in keys.understood(everybody[1].found):
+        if its != network or kv.key == key:
             continue
-        _, other, _ = keys.parse(kv.key)
         there = _parsed(kv)
         if there is not None and there.vtep == vtep and kv.mod_revision > fences.get(keys.fence(other), 0):
             rivals.append(kv)

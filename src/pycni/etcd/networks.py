@@ -103,7 +103,7 @@ def remove_network(client: Client, keys: Keys, name: str) -> None:
     if found is None:
         return
     everybody = client.read(keys.all_members, keys_only=True)
-    members = [keys.parse(kv.key)[1] for kv in everybody.found if kv.key.endswith(f"/{name}")]
+    members = [node for (_, node, network), _ in keys.understood(everybody.found) if network == name]
     if members:
         raise CniError(
             Code.TRY_AGAIN,

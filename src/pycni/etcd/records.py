@@ -6,6 +6,8 @@ SchemaError, as is one that is damaged. docs/etcd-schema.md is `schema` and this
 
 from __future__ import annotations
 
+from math import isfinite
+
 from pycni.cni import json_text
 from pycni.cni.addresses import parse_address, parse_prefix
 from pycni.cni.errors import shown
@@ -39,7 +41,7 @@ class Record(Value):
             return cls(**{name: _checked(cls, name, raw[name]) for name in _fields(cls) if name in raw})
         except SchemaError as exc:
             raise SchemaError(f"{where or cls.__name__}: {exc.msg}") from None
-        except (ValueError, TypeError, RecursionError) as exc:
+        except (ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise SchemaError(f"{where or cls.__name__}: {exc}") from None
 
 
@@ -69,7 +71,9 @@ class OwnEndpoint(Record):
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """ips as addresses; SchemaError."""
+        """ips as addresses, at least one; SchemaError."""
+        if not self.ips:
+            raise SchemaError("it has no address")
         try:
             return tuple(map(parse_address, self.ips))
         except ValueError as exc:
@@ -177,6 +181,7 @@ class Vni(Record):
 
 
 _EMPTY: tuple[Any, ...] = ("", (), 0, 0.0, None, False)
+_BEYOND = 1 << 63  # numbers of etcd and of the kernel are smaller
 
 
 def _plain(value: Any) -> Any:
@@ -188,12 +193,21 @@ def _fields(cls: type[Record]) -> dict[str, str]:
 
 
 def _checked(cls: type[Record], name: str, value: Any) -> Any:
-    """*value*, if it is what the annotation says."""
+    """*value*, if it is what the annotation says, and can be written again."""
     kind = _fields(cls)[name]
     if kind == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return tuple(value)
-    if kind == "float" and type(value) in (int, float):
+        return tuple(map(_text, value))
+    if kind == "float" and type(value) in (int, float) and isfinite(value):  # a quarantine from NaN on would be over
         return float(value)
-    if {"str": str, "int": int, "bool": bool}.get(kind) is type(value):
+    if kind == "int" and type(value) is int and -_BEYOND <= value < _BEYOND:
+        return value
+    if kind == "str" and isinstance(value, str):
+        return _text(value)
+    if kind == "bool" and isinstance(value, bool):
         return value
     raise ValueError(f"{name} is {shown(value)}, not {kind}")
+
+
+def _text(value: str) -> str:
+    value.encode()  # JSON can name halves of characters, which nobody can write or print
+    return value

@@ -13,7 +13,10 @@ from pycni.cni.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from pycni.cni.addresses import Address, Network
+    from pycni.etcd.requests import KeyValue
 
 VERSION = 1
 _BITS = {4: 32, 6: 128}
@@ -169,10 +172,21 @@ class Keys(Value):
                 return kind, *parts
             if kind == "block":
                 digits, _, length = parts[2].partition("-")
-                return kind, parts[0], str(ip_network(f"{_address(parts[1], digits)}/{length}"))
+                block = ip_network(f"{_address(parts[1], digits)}/{length}")
+                if length != str(block.prefixlen):
+                    raise ValueError(f"{shown(length)} is no prefix length")
+                return kind, parts[0], str(block)
         except ValueError as exc:
             raise SchemaError(f"{key} is no key of this schema: {exc}") from None
         return kind, *parts
+
+    def understood(self, found: Iterable[KeyValue]) -> Iterator[tuple[tuple[str, ...], KeyValue]]:
+        """*found* with what `parse` says of each; without those that are none of these keys."""
+        for kv in found:
+            try:
+                yield self.parse(kv.key), kv
+            except SchemaError:
+                continue  # `pycni etcd check` names it
 
 
 #: Of each kind the number of parts between slashes behind it.
@@ -186,8 +200,18 @@ def hexadecimal(address: Address) -> str:
     return f"{int(address):0{_BITS[address.version] // 4}x}"
 
 
+def number_of(key: str) -> int:
+    """The address in the key of an endpoint, or the first one of the block in the key of one; -1 in no such key."""
+    try:
+        return int(key.rpartition("/")[2].partition("-")[0], 16)
+    except ValueError:
+        return -1
+
+
 def _address(version: str, digits: str) -> Address:
-    if version not in ("4", "6") or len(digits) != _BITS[int(version)] // 4 or digits != digits.lower():
-        raise ValueError(f"{shown(digits)} is no address of family {shown(version)}")
-    number = int(digits, 16)
-    return IPv4Address(number) if version == "4" else IPv6Address(number)
+    if version in ("4", "6") and len(digits) == _BITS[int(version)] // 4:
+        number = int(digits, 16)
+        address = IPv4Address(number) if version == "4" else IPv6Address(number)
+        if hexadecimal(address) == digits:  # int() takes more: signs, blanks, underscores
+            return address
+    raise ValueError(f"{shown(digits)} is no address of family {shown(version)}")
