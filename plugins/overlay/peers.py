@@ -63,15 +63,17 @@ def difference(wanted: frozenset[Entry], actual: frozenset[Entry]) -> Delta:
 
 
 class PeerTable:
-    """The other hosts of *network* as *node* has to know them; mode as in the network's record.
+    """The other hosts of *network* as *node*, whose end of the tunnels is *local*, has to know them; mode as in the
+    network's record.
 
     Whose record cannot be read is as it was before, and named in `problems` (by key).
     """
 
-    def __init__(self, node: str, network: str, mode: str) -> None:
+    def __init__(self, node: str, network: str, mode: str, local: str) -> None:
         self._node = node
         self._network = network
         self._mode = mode
+        self._family = parse_address(local).version
         self._hosts: dict[str, _Host] = {}
         self._holders: dict[str, str] = {}  # of each endpoint's address, or block, the host that has it
         self._slots: dict[Slot, dict[str, Claim]] = {}
@@ -147,7 +149,7 @@ class PeerTable:
         if kind == "fence":
             self._set_host(parts[1], slots, vteps, fence=found.mod_revision if found else 0)
         elif kind == "member" and parts[2] == self._network:
-            member = _usable(Member.parse(found.value, found.key), self._mode) if found else None
+            member = self._usable(Member.parse(found.value, found.key)) if found else None
             self._set_host(parts[1], slots, vteps, member=member, joined=found.mod_revision if found else 0)
         elif parts[1] != self._network:
             return
@@ -214,6 +216,18 @@ class PeerTable:
         else:
             self._hosts.pop(node, None)
 
+    def _usable(self, member: Member) -> Member:
+        """As the kernel writes it; SchemaError for what it would refuse, for ever."""
+        try:
+            vtep = parse_address(member.vtep)
+        except ValueError as exc:
+            raise SchemaError(f"member {member.name}: {exc}") from None
+        if vtep.version != self._family:
+            raise SchemaError(
+                f"member {member.name}: its tunnels end at {vtep}, those of this host at IPv{self._family}"
+            )
+        return member.replace(vtep=str(vtep), mac=_mac(member.mac) if self._mode == "routed" else "")
+
     # -- who wants which entry -----------------------------------------------------------------------------------------
 
     def _claim(self, node: str, host: _Host, name: str, slots: dict[Slot, Entry | None]) -> None:
@@ -266,15 +280,6 @@ class _Host:
         self.has: dict[str, tuple[int, str]] = {} if has is None else has
         #: Its tunnel address and MAC; empty where it takes part no more, or was declared dead since it joined.
         self.way = (member.vtep, member.mac) if member is not None and fence <= joined else ("", "")
-
-
-def _usable(member: Member, mode: str) -> Member:
-    """As the kernel writes it; SchemaError for what it would refuse, for ever."""
-    try:
-        vtep = str(parse_address(member.vtep))
-    except ValueError as exc:
-        raise SchemaError(f"member {member.name}: {exc}") from None
-    return member.replace(vtep=vtep, mac=_mac(member.mac) if mode == "routed" else "")
 
 
 def _mac(text: str) -> str:

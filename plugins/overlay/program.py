@@ -88,7 +88,7 @@ def read_etcd(joined: Joined, until: int = 0) -> Said:
     with open_client(conf) as client:
         answer = client.txn(requests.txn([], ranges))
     found = [kv for part in answer.parts for kv in part.found]
-    table = PeerTable(joined.node, joined.network, joined.mode)
+    table = PeerTable(joined.node, joined.network, joined.mode, joined.local)
     table.change(keys.understood(kv for kv in found if not until or kv.mod_revision <= until))
     for problem in table.problems.values():
         print(f"pycni: {problem}", file=sys.stderr)

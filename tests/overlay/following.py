@@ -33,8 +33,8 @@ def is_in_step(lab: OverlayLab, host: Host, network: str = "net", mode: str = "l
     asker: who asks etcd, the first host unless given.
     """
     keys = Keys(PREFIX)
-    table = PeerTable(lab.node(host), network, mode)
-    table.change((keys.parse(kv.key), kv) for kv in lab.keys(asker).values())
+    table = PeerTable(lab.node(host), network, mode, lab.tunnel_address(host))
+    table.change(keys.understood(lab.keys(asker).values()))
     devices = lab.devices(host)
     if len(devices) != 1:
         return False

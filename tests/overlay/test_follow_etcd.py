@@ -8,10 +8,15 @@ import signal
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from netns_fixtures import wait_until
+from pycni.etcd import requests
+from pycni.etcd.records import Endpoint, Member
+from pycni.etcd.schema import Keys
 from tests.kernel.bridge_lab import address_of
 from tests.overlay.following import CONFIG, pinging, start, wait_in_step, watched
-from tests.overlay.overlay_lab import OverlayLab
+from tests.overlay.overlay_lab import PREFIX, OverlayLab
 
 
 def silent(lab: OverlayLab) -> bool:
@@ -75,4 +80,33 @@ def test_killed_under_churn(overlay: Callable[..., OverlayLab]) -> None:
             lab.agents[0].start(config=CONFIG)
         ended.set()
         worker.join()
+    wait_in_step(lab)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_words_that_cannot_be_used(overlay: Callable[..., OverlayLab], family: int) -> None:
+    """A host with tunnels of the other family, an endpoint with a time that no number holds, a key of nobody: all else
+    is followed, and containers come up, with agents and without."""
+    lab = overlay(family=family)
+    a, b = lab.hosts
+    start(lab)
+    one, _ = lab.add(a, "one")
+    lab.add(b, "two")
+    keys, stranger = Keys(PREFIX), "f" * 32
+    endpoint = Endpoint(node=stranger, container="c", ifname="e", ips=("10.1.255.1",), mac="02:42:0a:01:ff:01")
+    member = Member(name="evil", vtep="2001:db8:a::99" if family == 4 else "192.0.2.99", port=4789)
+    words = {
+        keys.member(stranger, "net"): member.render(),
+        f"{keys.endpoints('net', 4)}0a01ff01": endpoint.render(),
+        f"{keys.endpoints('net', 4)}0a01ff02": endpoint.render()[:-1] + b', "created": 1' + b"0" * 400 + b"}",
+        f"{keys.endpoints('net', 4)}nobody": b"{}",
+    }
+    lab.with_etcd(lambda client: client.txn(requests.txn([], [requests.put(*each) for each in words.items()])))
+    _, third = lab.add(b, "three")
+    lab.ping(one, third)
+    wait_in_step(lab)
+    assert all(agent.ask("overlay", network=None)["clusters"][0]["local"][0]["inStep"] for agent in lab.agents)
+    lab.agents[0].stop()
+    four, _ = lab.add(a, "four")
+    lab.ping(four, third)
     wait_in_step(lab)

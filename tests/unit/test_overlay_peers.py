@@ -15,7 +15,7 @@ from pycni.etcd.records import Block, Endpoint, Fence, Member, Record
 from pycni.etcd.requests import KeyValue
 from pycni.plugins.overlay.peers import Delta, PeerTable, difference, slot_of
 
-ME, NET = "me", "blue"
+ME, NET, LOCAL = "me", "blue", "192.168.0.99"
 Key = tuple[str, ...]
 
 NODES = st.sampled_from([ME, "b", "c", "d"])
@@ -85,7 +85,7 @@ def test_order_does_not_matter(
 ) -> None:
     """After any changes the table wants what a table fed with the final state in any order wants, and its deltas, each
     applied to what was there, have brought a kernel there; the tunnel addresses likewise."""
-    etcd, table, kernel, vteps = Etcd(), PeerTable(ME, NET, mode), Kernel(), set[str]()
+    etcd, table, kernel, vteps = Etcd(), PeerTable(ME, NET, mode, LOCAL), Kernel(), set[str]()
     for step in steps:
         delta = table.change(etcd.change(step))
         assert not delta.add & delta.remove
@@ -98,7 +98,7 @@ def test_order_does_not_matter(
         assert {what for what, _ in table.since()} == {*table.wanted(), *table.vteps()}
     final = list(etcd.there.items())
     random.shuffle(final)  # type: ignore[attr-defined]
-    fresh = PeerTable(ME, NET, mode)
+    fresh = PeerTable(ME, NET, mode, LOCAL)
     for item in final:
         fresh.change([item])
     assert fresh.wanted() == table.wanted()
@@ -111,7 +111,7 @@ def test_difference(
     mode: str, there: list[list[tuple[tuple[Key, Record], bool]]], now: list[list[tuple[tuple[Key, Record], bool]]]
 ) -> None:
     """Whatever a kernel holds, the difference makes it what is wanted, and never takes away what it has just added."""
-    old, new = PeerTable(ME, NET, mode), PeerTable(ME, NET, mode)
+    old, new = PeerTable(ME, NET, mode, LOCAL), PeerTable(ME, NET, mode, LOCAL)
     for table, steps in ((old, there), (new, now)):
         etcd = Etcd()
         for step in steps:
@@ -145,7 +145,7 @@ BLOCK = "block", NET, "10.0.1.0/26"
 def test_l2_entries() -> None:
     """An endpoint with two addresses needs two neighbours, and one entry of each kind for its MAC; none while its host
     does not take part, and none for this host's own."""
-    table = PeerTable(ME, NET, "l2")
+    table = PeerTable(ME, NET, "l2", LOCAL)
     both = [
         endpoint("10.0.0.7", "b", MAC),
         endpoint("fd00::7", "b", MAC),
@@ -163,7 +163,7 @@ def test_l2_entries() -> None:
 def test_what_went_and_came_again_is_another() -> None:
     """Each entry and tunnel address has the revision since which it is asked for without a break: of its endpoint, or
     of its host where that joined later. Writing the same endpoint again is no break."""
-    table = PeerTable(ME, NET, "l2")
+    table = PeerTable(ME, NET, "l2", LOCAL)
     table.change([joined("b", "192.168.0.11", 5), endpoint("10.0.0.7", "b", MAC, 7)])
     assert {since for what, since in table.since() if not isinstance(what, str)} == {7}
     assert ("192.168.0.11", 5) in table.since()
@@ -178,7 +178,7 @@ def test_what_went_and_came_again_is_another() -> None:
 
 def test_routed_entries() -> None:
     """Of a host one entry for its tunnel, and a route and neighbour for each of its blocks, however many containers."""
-    table = PeerTable(ME, NET, "routed")
+    table = PeerTable(ME, NET, "routed", LOCAL)
     block = kv(Block("b"), 6)
     delta = table.change(
         [
@@ -196,7 +196,7 @@ def test_routed_entries() -> None:
 
 def test_moved_endpoint() -> None:
     """An endpoint that comes up on another host is one replacement; on this host, nothing may lead away from it."""
-    table = PeerTable(ME, NET, "l2")
+    table = PeerTable(ME, NET, "l2", LOCAL)
     table.change([joined("b", "192.168.0.11"), joined("c", "192.168.0.12"), endpoint("10.0.0.7", "b", MAC)])
     assert table.change([endpoint("10.0.0.7", "c", MAC)]) == Delta(add=frozenset({FdbEntry(MAC, "192.168.0.12")}))
     assert table.change([endpoint("10.0.0.7", ME, MAC)]).remove == {
@@ -208,7 +208,7 @@ def test_moved_endpoint() -> None:
 
 def test_one_mac_twice() -> None:
     """Of two containers with one MAC the later one has it, also where that is on this host."""
-    table = PeerTable(ME, NET, "l2")
+    table = PeerTable(ME, NET, "l2", LOCAL)
     table.change([joined("b", "192.168.0.11"), joined("c", "192.168.0.12"), endpoint("10.0.0.7", "b", MAC, 7)])
     delta = table.change([endpoint("10.0.0.8", "c", MAC, 8)])
     assert delta.add == {FdbEntry(MAC, "192.168.0.12"), NeighbourEntry("10.0.0.8", MAC)}
@@ -219,7 +219,7 @@ def test_one_mac_twice() -> None:
 
 def test_fenced_host() -> None:
     """A host that was declared dead since it joined is sent nothing and heard no more, until it joins again."""
-    table = PeerTable(ME, NET, "l2")
+    table = PeerTable(ME, NET, "l2", LOCAL)
     start = table.change([joined("b", "192.168.0.11", 5), endpoint("10.0.0.7", "b", MAC)])
     fenced = table.change([(("fence", "b"), kv(Fence(by="x"), 9))])
     assert (fenced.remove, fenced.vteps_remove) == (start.add, start.vteps_add)
@@ -229,7 +229,7 @@ def test_fenced_host() -> None:
 
 def test_readdressed_host() -> None:
     """A host's new tunnel address is a replacement of its entries; nothing is gone in between."""
-    table = PeerTable(ME, NET, "l2")
+    table = PeerTable(ME, NET, "l2", LOCAL)
     table.change([joined("b", "192.168.0.11"), endpoint("10.0.0.7", "b", MAC)])
     assert table.change([joined("b", "192.168.0.21", 7)]) == Delta(
         add=frozenset({FdbEntry(MAC, "192.168.0.21")}),
@@ -241,7 +241,7 @@ def test_readdressed_host() -> None:
 @pytest.mark.parametrize("mode", ["l2", "routed"])
 def test_unusable_record_changes_nothing(mode: str) -> None:
     """What the kernel would refuse for ever, a tunnel address or MAC that is none, is not even tried."""
-    table = PeerTable(ME, NET, mode)
+    table = PeerTable(ME, NET, mode, LOCAL)
     other = "member", "c", NET
     table.change([joined("b", "192.168.0.11"), endpoint("10.0.0.7", "b", MAC), (BLOCK, kv(Block("b"), 6))])
     before = table.wanted()
@@ -253,9 +253,22 @@ def test_unusable_record_changes_nothing(mode: str) -> None:
     assert ("/".join(other) in table.problems) and (len(table.problems) == (2 if mode == "l2" else 1))
 
 
+@pytest.mark.parametrize("mode", ["l2", "routed"])
+@pytest.mark.parametrize(("local", "other"), [("192.168.0.11", "fd00::99"), ("fd00::11", "192.168.0.99")])
+def test_tunnel_of_the_other_family(mode: str, local: str, other: str) -> None:
+    """A device has tunnels of one family; a host that ends them at an address of the other one is told of, no more."""
+    table = PeerTable(ME, NET, mode, local)
+    assert not table.change([joined("b", other), endpoint("10.0.0.7", "b", MAC), (BLOCK, kv(Block("b"), 6))]).vteps_add
+    assert "its tunnels end at" in table.problems[f"member/b/{NET}"]
+    assert all(not isinstance(entry, FdbEntry) for entry in table.wanted())
+    mended = local[:-1] + "2"
+    assert table.change([joined("b", mended, 8)]).vteps_add == {mended}
+    assert not table.problems
+
+
 def test_damaged_record_changes_nothing() -> None:
     """What cannot be read leaves things as they are, and is told until it can."""
-    table = PeerTable(ME, NET, "l2")
+    table = PeerTable(ME, NET, "l2", LOCAL)
     table.change([joined("b", "192.168.0.11"), endpoint("10.0.0.7", "b", MAC)])
     before = table.wanted()
     assert not table.change([(("ep", NET, "10.0.0.7"), KeyValue("key", b"{}", 6, 8))])
@@ -272,7 +285,7 @@ def test_cost_of_one_change(mode: str) -> None:
 
 
 def _calls(mode: str, number: int) -> int:
-    table = PeerTable(ME, NET, mode)
+    table = PeerTable(ME, NET, mode, LOCAL)
     for at in range(number):
         node = f"n{at % 10}"
         table.change(

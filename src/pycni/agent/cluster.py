@@ -297,4 +297,5 @@ class Cluster:
 
 def _is_other(one: Joined, two: Joined) -> bool:
     """Whether more of a network has changed than can change in place."""
-    return any(getattr(one, name) != getattr(two, name) for name in ("mode", "vni", "port", "vxlan", "bridge", "node"))
+    names = ("mode", "vni", "port", "vxlan", "bridge", "node", "overhead")  # the last one: tunnels of another family
+    return any(getattr(one, name) != getattr(two, name) for name in names)

@@ -50,7 +50,7 @@ class Followed:
 
     def __init__(self, joined: Joined, netlink: Netlink) -> None:
         self.joined = joined
-        self.table = PeerTable(joined.node, joined.network, joined.mode)
+        self.table = PeerTable(joined.node, joined.network, joined.mode, joined.local)
         self.awaits_member = False  # what etcd says counts from when it says that this host is a member
         self.loaded = False  # the table was told everything once
         self.is_awaited = True  # an ADD may wait until it is
