@@ -9,9 +9,11 @@ from ipaddress import ip_address
 import pytest
 
 from netns_fixtures import Etcd, wait_until
+from pycni.agent.absent import Absent
+from pycni.cni.errors import CniError, Code
 from pycni.etcd import requests
 from pycni.etcd.mirror import Mirror
-from pycni.etcd.nodes import declare_dead
+from pycni.etcd.nodes import Cared, declare_dead
 from pycni.etcd.records import Fence
 from pycni.etcd.space import Space
 from tests.etcd.cluster_hosts import NETWORK, Hosts
@@ -72,6 +74,66 @@ def test_an_agent_cares(shared: Etcd, prefix: str, hosts: Hosts, mirrors: ExitSt
         assert (cared.suspects, cared.freed, cared.waits) == ({}, {}, {})
         assert second.take(SPACE) == "10.1.0.2"
         mirrors.close()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("ep", b'{"v": 2, "id": "x", "ips": ["10.1.0.99"]}'),
+        ("ep", b'{"v": 1, "id": "x", "ips": ["nowhere"]}'),
+        ("block", b"damaged"),
+    ],
+)
+def test_a_record_that_cannot_be_read(hosts: Hosts, family: int, kind: str, value: bytes) -> None:
+    """What a dead host has said in words that nobody understands stays and is named; all else of that host, and of the
+    one after it, is freed. When it can be read it is freed as well."""
+    dead, after, first = hosts(3, family=family)
+    start = int(ip_address("10.1.0.2" if family == 4 else "fd00::2"))
+    for host in (dead, after):
+        host.take(Space(family, ((start, start + 7),)))
+    keys = first.keys
+    own = keys.own_endpoint("n1", NETWORK, "c9", "eth0") if kind == "ep" else keys.own_blocks("n1", NETWORK)
+    foreign = f"{keys.own('n1')}of/another/kind"
+    first.client.txn(requests.txn([], [requests.put(own, value), requests.put(foreign, b"{}")]))
+    for host in (dead, after):
+        host.cut_off()
+        declare_dead(first.client, keys, host.node, by="test", now=1.0)
+    first.follow()
+
+    def look(now: float) -> Cared:
+        return first.care(Still(first.client.read(keys.base).found), now)
+
+    cared = look(100.0)
+    assert cared.freed == {"n1": 1, "n2": 1}
+    assert list(cared.left) == ["n1"]
+    assert cared.left["n1"][0].startswith(f"{own}: ")
+    assert look(110.0).left == cared.left
+    assert first.has(keys.member("n1", NETWORK))
+    assert not first.has(keys.member("n2", NETWORK))
+    first.client.txn(requests.txn([], [requests.delete(own)]))
+    assert look(120.0).left == {}
+    assert not first.has(keys.member("n1", NETWORK))
+
+
+def test_a_failure_is_no_news(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an agent told at one look it does not tell again because the next ones fail."""
+    (host,) = hosts(1)
+    told: list[str] = []
+    looks = iter([Cared(suspects={"n2": 9.0}, declared=("n3",), freed={"n4": 1}), None, None])
+
+    def care(*_: object, **__: object) -> Cared:
+        cared = next(looks)
+        if cared is None:
+            raise CniError(Code.TRY_AGAIN, "etcd is away")
+        return cared
+
+    monkeypatch.setattr("pycni.agent.absent.care_for_the_dead", care)
+    mirror = Mirror(host.client, host.keys.base, lambda changed: None)
+    absent = Absent(host.client, host.keys, mirror, node="n1", name="h", note=lambda _, event, **__: told.append(event))
+    for _ in range(3):
+        absent.look(10.0)
+    assert told == ["overlay-suspect", "overlay-dead", "overlay-freed", "overlay-unsaid"]
 
 
 def test_a_stale_decision_declares_nobody_dead(shared: Etcd, prefix: str, hosts: Hosts) -> None:

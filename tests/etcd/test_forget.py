@@ -13,6 +13,7 @@ import pytest
 
 from netns_fixtures import Etcd
 from pycni.cli import entry
+from pycni.etcd import requests
 from pycni.etcd.networks import make_network
 from pycni.etcd.records import NetworkRecord
 from pycni.etcd.schema import Keys
@@ -75,6 +76,22 @@ def test_a_host_of_an_overlay_is_forgotten(shared: Etcd, prefix: str, command: C
         assert "0 problems" in command("check")
         bare.leave()
         assert "n3 has nothing" in command("forget", "n3", rc=3)
+
+
+def test_what_cannot_be_read_is_named(shared: Etcd, prefix: str, command: Command) -> None:
+    """A record of a dead host that cannot be read stays, and is named; the rest of the host's is freed."""
+    with gateway_client(conf_of(shared)) as client:
+        host = ClusterHost(client, prefix, "n1", "192.0.2.1")
+        host.join()
+        host.take(SPACE, "c1")
+        damaged = host.keys.own_endpoint("n1", NETWORK, "c2", "eth0")
+        client.txn(requests.txn([], [requests.put(damaged, b"{}")]))
+        told = command("forget", "n1")
+        assert "freed 1 record of n1" in told
+        assert f"this stays, since it cannot be read: {damaged}: " in told
+        told = command("forget", "n1", "--json")
+        assert (told["freed"], told["pending"]) == (0, 1)
+        assert damaged in told["message"]
 
 
 def test_a_host_is_named(shared: Etcd, prefix: str, command: Command) -> None:

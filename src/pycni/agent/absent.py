@@ -47,7 +47,7 @@ class Absent:
             )
             self._failure = ""
         except CniError as failure:
-            self.found = before.replace(memory=Memory())
+            self.found = before.replace(memory=Memory(), declared=(), freed={})
             if str(failure) != self._failure:  # a host may not be permitted to, for ever
                 self._failure = str(failure)
                 self._note("warning", "overlay-unsaid", msg=self._failure)
@@ -66,5 +66,8 @@ class Absent:
             self._note("warning", "overlay-freed", node=node, count=count)
         for node, obstacles in now.waits.items():
             if node not in before.waits:
-                words = [f"{each.node} {each.why}" for each in obstacles]
-                self._note("warning", "overlay-waits", node=node, msg="; ".join(words))
+                msg = "; ".join(f"{each.node} {each.why}" for each in obstacles)
+                self._note("warning", "overlay-waits", node=node, msg=msg)
+        for node, words in now.left.items():
+            if node not in before.left:
+                self._note("warning", "overlay-left", node=node, msg="; ".join(words))

@@ -229,6 +229,7 @@ def _waits(node: str, freed: Freed, quarantine_s: float) -> list[str]:
             f"host {node} was declared dead {ago:.0f} s ago: addresses in networks whose hosts do not follow each other"
             f" are freed after {quarantine_s:.0f} s"
         )
+    told += [f"this stays, since it cannot be read: {each}" for each in freed.left]
     return told
 
 

@@ -120,17 +120,18 @@ def claim(
 
 
 def give_back(client: Client, keys: Keys, network: str, key: KeyValue, timeout_s: float = 0.0) -> bool:
-    """End what the `own` key *key* holds, if it is still as it was read; whether this did it. Success in any case."""
-    own = OwnEndpoint.parse(key.value, key.key)
-    request = requests.txn([requests.unchanged(key.key, key.mod_revision)], freeing(keys, network, key, own))
+    """End what the `own` key *key* holds, if it is still as it was read; whether this did it. Success in any case, but
+    SchemaError, which does not name the key, for a record that cannot be read."""
+    own = OwnEndpoint.parse(key.value)
+    request = requests.txn([requests.unchanged(key.key, key.mod_revision)], freeing(keys, network, key, own.addresses))
     return client.txn(request, timeout_s).succeeded
 
 
-def freeing(keys: Keys, network: str, key: KeyValue, own: OwnEndpoint) -> list[Request]:
-    """The operations that end *own*. An `ep` key goes only if it was made together with it: a restored backup, or a
-    hand in the data, may have given the address to somebody else."""
+def freeing(keys: Keys, network: str, key: KeyValue, ips: Sequence[Address]) -> list[Request]:
+    """The operations that end the `own` key *key*, which holds *ips*. An `ep` key goes only if it was made together
+    with it: a restored backup, or a hand in the data, may have given the address to somebody else."""
     operations = [requests.delete(key.key)]
-    for each in own.addresses:
+    for each in ips:
         one = keys.endpoint(network, each)
         mine = [requests.created_at(one, key.create_revision)]
         operations.append(requests.nested(requests.txn(mine, [requests.delete(one)])))

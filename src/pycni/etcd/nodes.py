@@ -18,13 +18,14 @@ from pycni.etcd import requests
 from pycni.etcd.barrier import Hosts, Memory, decide, hosts_of, in_the_way
 from pycni.etcd.claims import freeing, freeing_block
 from pycni.etcd.records import Fence, OwnBlocks, OwnEndpoint
+from pycni.etcd.schema import SchemaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Protocol
 
-    from pycni.etcd.barrier import Obstacle
+    from pycni.etcd.barrier import Obstacle, Seat
     from pycni.etcd.client import Client
     from pycni.etcd.requests import KeyValue, Request
     from pycni.etcd.schema import Keys
@@ -77,11 +78,12 @@ def read_hosts(client: Client, keys: Keys) -> Hosts:
 class Freed(Value):
     """count: addresses and blocks. waits: whom the barrier waits for, so that nothing of a network that has one was
     freed. quarantine_s: how long what lies in other networks is to wait yet, 0.0 where it was freed; None: not by this
-    call."""
+    call. left: what cannot be read and so stays, with the host's memberships there, in words."""
 
     count: int = 0
     waits: tuple[Obstacle, ...] = ()
     quarantine_s: float | None = 0.0
+    left: tuple[str, ...] = ()
 
 
 def free_behind_barrier(
@@ -103,39 +105,45 @@ def free_behind_barrier(
     hosts = read_hosts(client, keys)
     waits = tuple(each for each in in_the_way(hosts, node) if left_s != 0.0 or not each.waivable)
     overlays = {seat.network for seat in hosts.seats}
-    overlays |= {keys.parse(kv.key)[1] for kv in client.read(keys.networks, keys_only=True).found}
+    overlays |= {name for (_, name), _ in keys.understood(client.read(keys.networks, keys_only=True).found)}
     fenced = requests.unchanged(written.key, written.mod_revision)
     freed = held = 0
-    for key in belongings(client, keys, node)[0]:
-        overlay = keys.parse(key.key)[2] in overlays
+    left: dict[str, str] = {}
+    for (_, _, network, *_), key in keys.understood(belongings(client, keys, node)[0]):
+        overlay = network in overlays
         if waits if overlay else left_s != 0.0:
             held += not overlay
             continue
-        operations = _freeing(keys, key)
+        try:
+            operations = _freeing(keys, key)
+        except SchemaError as damage:
+            left[f"{key.key}: {damage.msg}"] = network
+            continue
         if client.txn(requests.txn([requests.unchanged(key.key, key.mod_revision), fenced], operations)).succeeded:
             freed += len(operations) - 1
     if not waits:
-        _end_memberships(client, keys, node, hosts, fenced)
-    return Freed(freed, waits, left_s if held else 0.0)
+        over = [seat for seat in hosts.seats if seat.node == node and seat.network not in left.values()]
+        _end_memberships(client, keys, over, fenced)
+    return Freed(freed, waits, left_s if held else 0.0, tuple(left))
 
 
-def _end_memberships(client: Client, keys: Keys, node: str, hosts: Hosts, fenced: Request) -> None:
-    for seat in hosts.seats:
-        if seat.node == node:
-            key = keys.member(node, seat.network)
-            client.txn(requests.txn([requests.unchanged(key, seat.revision), fenced], [requests.delete(key)]))
+def _end_memberships(client: Client, keys: Keys, seats: Sequence[Seat], fenced: Request) -> None:
+    for seat in seats:
+        key = keys.member(seat.node, seat.network)
+        client.txn(requests.txn([requests.unchanged(key, seat.revision), fenced], [requests.delete(key)]))
 
 
 class Cared(Value):
     """What `care_for_the_dead` found and did. suspects: how long each has been seen to be one, seconds. declared: hosts
     that were declared dead now. freed: of each host how many addresses and blocks. waits: of each dead host whom it
-    waits for. memory: for the next call."""
+    waits for. left: of each what cannot be read, and stays, in words. memory: for the next call."""
 
     memory: Memory = Memory()
     suspects: Mapping[str, float] = {}
     declared: tuple[str, ...] = ()
     freed: Mapping[str, int] = {}
     waits: Mapping[str, tuple[Obstacle, ...]] = {}
+    left: Mapping[str, tuple[str, ...]] = {}
 
 
 def care_for_the_dead(
@@ -153,13 +161,15 @@ def care_for_the_dead(
     hosts = hosts_of(keys, found, copy.revision, with_syncs=False)
     decision, memory = decide(hosts, memory, node=node, now=now, dead_after_s=dead_after_s)
     declared = [each for each in decision.declare if _declare_absent(client, keys, each, hosts, by=name)]
-    freed, waits = {}, {}
-    for each in decision.free:
-        outcome = free_behind_barrier(client, keys, each, now=time.time())
-        freed[each] = outcome.count
-        if outcome.waits:
-            waits[each] = outcome.waits
-    return Cared(memory, memory.absent, tuple(declared), {each: n for each, n in freed.items() if n}, waits)
+    outcomes = {each: free_behind_barrier(client, keys, each, now=time.time()) for each in decision.free}
+    return Cared(
+        memory,
+        memory.absent,
+        tuple(declared),
+        freed={node: each.count for node, each in outcomes.items() if each.count},
+        waits={node: each.waits for node, each in outcomes.items() if each.waits},
+        left={node: each.left for node, each in outcomes.items() if each.left},
+    )
 
 
 def _declare_absent(client: Client, keys: Keys, node: str, hosts: Hosts, *, by: str) -> bool:
@@ -193,6 +203,6 @@ def mark_anew(client: Client, keys: Keys, node: str, fence: int) -> tuple[KeyVal
 def _freeing(keys: Keys, key: KeyValue) -> list[Request]:
     kind, node, network, *_ = keys.parse(key.key)
     if kind == "own-ep":
-        return freeing(keys, network, key, OwnEndpoint.parse(key.value, key.key))
-    held = OwnBlocks.parse(key.value, key.key)
+        return freeing(keys, network, key, OwnEndpoint.parse(key.value).addresses)
+    held = OwnBlocks.parse(key.value)
     return [requests.delete(key.key), *(freeing_block(keys, network, block, node) for block in held.networks)]
