@@ -127,8 +127,8 @@ def gc(call: Call, conf: NetConf, store: Store) -> None:
             owner = lease.container_id, lease.ifname
             if owner not in valid if valid is not None else is_dead(lease, site.seen_from):
                 _collect(site, client, *owner)
-        for key in client.read(site.keys.own_endpoints(site.node, site.network)).found:
-            _, _, _, container_id, ifname = site.keys.parse(key.key)
+        found = client.read(site.keys.own_endpoints(site.node, site.network)).found
+        for (_, _, _, container_id, ifname), key in site.keys.understood(found):
             if (container_id, ifname) not in valid if valid is not None else _is_over(site, key):
                 _collect(site, client, container_id, ifname)
 

@@ -8,10 +8,10 @@ import time
 
 from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code
-from pycni.etcd.claims import AlreadyHeld, Claimed, Fenced, Taker, claim, give_back
+from pycni.etcd.claims import AlreadyHeld, Claimed, Fenced, Taker, claim, give_back, give_back_unread
 from pycni.etcd.connect import open_client
 from pycni.etcd.records import OwnEndpoint
-from pycni.etcd.schema import Keys
+from pycni.etcd.schema import Keys, SchemaError
 from pycni.ipam.etcd_conf import parse_etcd
 from pycni.ipam.etcd_pending import finish
 from pycni.ipam.etcd_state import HostState, Pending
@@ -130,7 +130,14 @@ class Site:
         self.state.add_pending(Pending(self.network, container_id, ifname, id, created, now, self.connection))
 
     def give_back(self, client: Client, key: KeyValue) -> bool:
-        return give_back(client, self.keys, self.keys.parse(key.key)[2], key)
+        """End what *key*, which is this host's own, holds; also where what it says cannot be read."""
+        network = self.keys.parse(key.key)[2]
+        try:
+            return give_back(client, self.keys, network, key)
+        except SchemaError as damage:
+            told = "given back is what was taken together with it"
+            print(f"pycni: {key.key} cannot be read, {told}: {damage.msg}", file=sys.stderr)
+            return give_back_unread(client, self.keys, network, key)
 
     def finish_pending(self, client: Client, most: int = AT_ONCE) -> None:
         """Give back what earlier calls could not."""

@@ -157,6 +157,47 @@ def test_gc_and_leaks(hosts: list[HostCalls], container_ns: Container) -> None:
     assert len(host.in_etcd()) == 6
 
 
+@pytest.mark.parametrize("subnet", ["10.1.0.0/24", "fd00:1::/64"])
+@pytest.mark.parametrize("value", [b"{", b'{"v": 2, "id": "x"}', b'{"v": 1, "id": "x", "ips": []}'])
+def test_own_record_that_cannot_be_read(
+    hosts: list[HostCalls], subnet: str, value: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DEL and GC give back what was taken together with it, and say so; nothing else. A key that is none of ours, among
+    this host's own, stays."""
+    host, other = hosts
+    host.ipam = other.ipam = {"subnet": subnet}
+    for container in ("by-DEL", "by-GC", "store-lost", "stays"):
+        host.add(container)
+    other.add("c1")
+    keys = Keys(host.prefix)
+
+    def damage(container: str) -> str:
+        key = keys.own_endpoint(host.node, NETWORK, container, "eth0")
+        with host.client() as client:
+            client.txn(requests.txn([], [requests.put(key, value)]))
+        return key
+
+    damaged = damage("by-DEL")
+    host.delete("by-DEL")
+    assert f"{damaged} cannot be read" in capsys.readouterr().err
+    damage("by-GC")
+    host.gc([("store-lost", "eth0"), ("stays", "eth0")])
+    assert sorted(host.leased().values()) == ["stays", "store-lost"]
+    damage("store-lost")
+    foreign = f"{keys.own_endpoints(host.node, NETWORK)}a/b/c"
+    with host.client() as client:
+        client.txn(requests.txn([], [requests.put(foreign, b"{}")]))
+    for path in host.directory.glob("pycni.db*"):
+        path.unlink()
+    host.gc([("stays", "eth0")])
+    with host.client() as client:
+        assert client.txn(requests.txn([], [requests.delete(foreign)])).succeeded
+    found = host.in_etcd()
+    assert len(found) == 4
+    assert sorted(each.split()[3] for each in found if each.startswith("own-ep")) == ["c1", "stays"]
+    assert host.add("by-DEL")
+
+
 def test_add_that_was_killed(hosts: list[HostCalls], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever an ADD left in etcd when it was killed before its host's store knew: the next ADD or DEL of that
     container takes it over."""

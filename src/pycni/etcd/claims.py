@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 
+from pycni.cni.addresses import parse_address
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
 from pycni.etcd import requests
@@ -125,6 +126,14 @@ def give_back(client: Client, keys: Keys, network: str, key: KeyValue, timeout_s
     own = OwnEndpoint.parse(key.value)
     request = requests.txn([requests.unchanged(key.key, key.mod_revision)], freeing(keys, network, key, own.addresses))
     return client.txn(request, timeout_s).succeeded
+
+
+def give_back_unread(client: Client, keys: Keys, network: str, key: KeyValue) -> bool:
+    """The same whatever the record says: all addresses of *network* are read, for those that were taken with it."""
+    found = client.read(keys.endpoints(network), keys_only=True).found
+    ips = [parse_address(parts[2]) for parts, kv in keys.understood(found) if kv.create_revision == key.create_revision]
+    request = requests.txn([requests.unchanged(key.key, key.mod_revision)], freeing(keys, network, key, ips))
+    return client.txn(request).succeeded
 
 
 def freeing(keys: Keys, network: str, key: KeyValue, ips: Sequence[Address]) -> list[Request]:
