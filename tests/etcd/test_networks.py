@@ -13,7 +13,7 @@ from pycni.etcd import requests
 from pycni.etcd.client import Client
 from pycni.etcd.networks import make_network, remove_network
 from pycni.etcd.records import NetworkRecord
-from pycni.etcd.schema import Keys
+from pycni.etcd.schema import Keys, SchemaError
 from tests.etcd.cluster_hosts import ClusterHost
 from tests.etcd.place import conf_of, gateway_client, grpc_client, lossy_client
 
@@ -85,6 +85,29 @@ def test_networks_are_compared(shared: Etcd, prefix: str) -> None:
             remove_network(client, keys, "red")
         host.leave("red")
         remove_network(client, keys, "red")
+
+
+DAMAGED = [b"{", b'{"v": 2, "vni": 99}', b'{"v": 1, "vni": 99, "subnets": ["10.4"]}', b'{"v": 1, "vni": 99e400}']
+
+
+@pytest.mark.parametrize("value", DAMAGED)
+@pytest.mark.parametrize("subnet", ["10.1.0.0/16", "fd00:1::/64"])
+def test_records_that_cannot_be_read(shared: Etcd, prefix: str, value: bytes, subnet: str) -> None:
+    """A network whose own record is sound does not suffer from another's; one that is to be made is refused, since the
+    other may have its subnet. Its own damaged record is no network to take part in. A foreign key is nobody's."""
+    keys = Keys(prefix)
+    wanted = NetworkRecord(vni=0, mode="l2", subnets=(subnet,))
+    with gateway_client(conf_of(shared)) as client:
+        client.txn(requests.txn([], [requests.put(f"{keys.networks}a/b", b"{}")]))
+        made = make_network(client, keys, "mine", wanted)
+        client.txn(requests.txn([], [requests.put(keys.network("other"), value)]))
+        assert make_network(client, keys, "mine", wanted) == made
+        with pytest.raises(SchemaError, match="network new is not made: what network other has cannot be read"):
+            make_network(client, keys, "new", wanted)
+        with pytest.raises(SchemaError, match=f"^{keys.network('other')}: "):
+            make_network(client, keys, "other", wanted)
+        assert client.get(keys.network("new")) is None
+        remove_network(client, keys, "mine")
 
 
 def test_many_hosts_race_for_numbers(shared: Etcd, prefix: str) -> None:

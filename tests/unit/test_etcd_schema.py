@@ -236,6 +236,7 @@ def test_audit() -> None:
     inner = KEYS.block("n", IPv4Network("10.1.0.16/28"))
     assert wrong(key_value(inner, Block(node="h1"))) == [inner, inner]
     assert wrong(without=KEYS.vni(77)) == [KEYS.network("n")]
+    assert KEYS.network("n") in wrong(key_value(KEYS.network("n"), NetworkRecord(vni=77, subnets=("10.1",))))
     assert wrong(without=KEYS.network("n")) == [KEYS.vni(77)]
     assert wrong(KeyValue(first, b"junk", 5, 5)) == sorted([first, own])
     assert wrong(key_value(own, OwnEndpoint(id="x", ips=("10.1",)))) == sorted([first, second, own])

@@ -77,7 +77,7 @@ def read_entries(keys: Keys, found: Iterable[KeyValue]) -> tuple[list[Entry], li
             record = cls.parse(kv.value) if cls else None
             if isinstance(record, OwnEndpoint):
                 _ = record.addresses  # refuses what is no address
-            elif isinstance(record, OwnBlocks):
+            elif isinstance(record, OwnBlocks | NetworkRecord):
                 _ = record.networks
             elif isinstance(record, Member):
                 parse_address(record.vtep)

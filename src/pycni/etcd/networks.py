@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from ipaddress import ip_network
 
 from pycni.cni.errors import CniError, Code
 from pycni.etcd import requests
 from pycni.etcd.records import NetworkRecord, Vni
+from pycni.etcd.schema import SchemaError
 from pycni.etcd.space import Space, draw_some
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pycni.etcd.client import Client
+    from pycni.etcd.requests import KeyValue
     from pycni.etcd.schema import Keys
 
 VNIS = Space(4, ((4096, (1 << 24) - 1),))  # below 4096 others count from one
@@ -30,7 +31,8 @@ def make_network(
     wanted.vni 0: any, drawn from the name first, so that a network made anew has its former one; never one of *avoid*
     (those of foreign tunnels). CniError 102 where a given VNI, or a part of a subnet, is another network's; that none
     was made since they were looked at is a guard of the transaction. CniError 7 where the network is there and not what
-    is wanted, naming what differs (see `compare`).
+    is wanted, naming what differs (see `compare`). SchemaError where its record cannot be read, or it is to be
+    made and another's cannot: no VNI and no address is given out that may be that one's.
     """
     if wanted.vni in avoid and wanted.vni:
         raise CniError(
@@ -39,10 +41,12 @@ def make_network(
     seed = f"{name}/vni"
     for _ in range(ATTEMPTS):
         there = client.read(keys.networks)
-        known = {keys.parse(kv.key)[1]: NetworkRecord.parse(kv.value, kv.key) for kv in there.found}
-        if name in known:
-            compare(name, known[name], wanted)
-            return known[name]
+        found = {parts[1]: kv for parts, kv in keys.understood(there.found)}
+        if name in found:
+            record = _parsed(found[name])
+            compare(name, record, wanted)
+            return record
+        known = {other: _parsed_other(name, other, kv) for other, kv in found.items()}
         for other, record in known.items():
             _refuse_overlap(wanted, other, record)
         used = {record.vni for record in known.values()} | set(avoid)
@@ -84,15 +88,33 @@ def compare(name: str, there: NetworkRecord, wanted: NetworkRecord) -> None:
 
 
 def _listed(record: NetworkRecord) -> str:
-    return ", ".join(map(str, sorted(map(ip_network, record.subnets), key=lambda one: (one.version, one))))
+    return ", ".join(map(str, sorted(record.networks, key=lambda one: (one.version, one))))
+
+
+def _parsed(kv: KeyValue) -> NetworkRecord:
+    """The record, whose subnets are some; SchemaError."""
+    record = NetworkRecord.parse(kv.value, kv.key)
+    try:
+        _ = record.networks
+    except SchemaError as exc:
+        raise SchemaError(f"{kv.key}: {exc.msg}") from None
+    return record
+
+
+def _parsed_other(name: str, other: str, kv: KeyValue) -> NetworkRecord:
+    try:
+        return _parsed(kv)
+    except SchemaError as exc:
+        told = f"network {name} is not made: what network {other} has cannot be read, and may be the same"
+        raise SchemaError(f"{told}: {exc.msg}") from None
 
 
 def _refuse_overlap(wanted: NetworkRecord, other: str, record: NetworkRecord) -> None:
     step = f"choose another, or `pycni networks remove {other}` where nobody uses that any more"
     if wanted.vni == record.vni:
         raise CniError(Code.ADDRESS_TAKEN, f"VNI {wanted.vni} is taken by network {other}", step)
-    for mine in map(ip_network, wanted.subnets):
-        for its in map(ip_network, record.subnets):
+    for mine in wanted.networks:
+        for its in record.networks:
             if mine.version == its.version and mine.overlaps(its):
                 raise CniError(Code.ADDRESS_TAKEN, f"subnet {mine} overlaps with {its} of network {other}", step)
 

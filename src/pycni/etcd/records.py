@@ -101,10 +101,7 @@ class OwnBlocks(Record):
     @property
     def networks(self) -> tuple[Network, ...]:
         """The blocks as networks; SchemaError."""
-        try:
-            return tuple(map(parse_prefix, self.blocks))
-        except ValueError as exc:
-            raise SchemaError(str(exc)) from None
+        return _networks(self.blocks)
 
 
 class Held(Value):
@@ -165,6 +162,11 @@ class NetworkRecord(Record):
     encrypted: bool = False
     created: float = 0.0
 
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The subnets as networks; SchemaError."""
+        return _networks(self.subnets)
+
 
 class Fence(Record):
     """A host was declared dead: value of `fence`. The revision of the key counts: what the host wrote before it may be
@@ -178,6 +180,13 @@ class Vni(Record):
     """Whose a network identifier is: value of `vni`."""
 
     network: str
+
+
+def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    try:
+        return tuple(map(parse_prefix, texts))
+    except ValueError as exc:
+        raise SchemaError(str(exc)) from None
 
 
 _EMPTY: tuple[Any, ...] = ("", (), 0, 0.0, None, False)
