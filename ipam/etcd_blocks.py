@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
+from pycni.etcd import requests
 from pycni.etcd.blocks import BlockTaker, claim_block, hand_back, read_held
 from pycni.etcd.client import Silent
 from pycni.etcd.records import Held
 from pycni.etcd.space import Space
 from pycni.ipam.conf import parse_ipam
+from pycni.ipam.etcd_conf import MOST_COUNTED
 from pycni.ipam.plugin import count_leased, held_by, lease_from
 from pycni.ipam.ranges import RangeSet, make_range, make_set, without
 from pycni.ipam.reclaim import release_dead
@@ -40,13 +42,17 @@ class Blocks(Value):
     def length(self, version: int) -> int:
         return dict(self.site.settings.blocks)[version]
 
+    def shift(self, version: int) -> int:
+        """Bits of an address inside of a block."""
+        return (32 if version == 4 else 128) - self.length(version)
+
     def inside(self, blocks: Sequence[Network]) -> list[RangeSet | None]:
         """Of each range set what lies in *blocks*, each a range with a subnet of its own; None where nothing does."""
         return [_inside(ranges, blocks) for ranges in self.sets]
 
     def space(self, ranges: RangeSet) -> Space:
         """The numbers of the blocks that *ranges* touches."""
-        shift = (32 if ranges.version == 4 else 128) - self.length(ranges.version)
+        shift = self.shift(ranges.version)
         numbers = sorted((each.first >> shift, each.last >> shift) for each in ranges.ranges)
         pieces: list[tuple[int, int]] = []
         for first, last in numbers:
@@ -123,15 +129,30 @@ def gc(site: Site, valid: set[tuple[str, str]] | None) -> None:
 def status(site: Site, ipam: IpamConf) -> None:
     """CniError where an ADD would fail: no address is free in this host's blocks and no other block can be taken."""
     work = _work(site, ipam)
-    held = site.state.blocks(site.network)
-    if all(ranges is not None and not _is_full(site, ranges) for ranges in work.inside(held.blocks)):
+    inside = work.inside(site.state.blocks(site.network).blocks)
+    lacking = [
+        work.space(ranges)
+        for ranges, inner in zip(work.sets, inside, strict=True)
+        if inner is None or _is_full(site, inner)
+    ]
+    if not lacking:
         return
+    counts = [
+        requests.get_range(*_keys_of(work, space.version, *piece), count_only=True)
+        for space in lacking
+        for piece in space.pieces[:MOST_COUNTED]
+    ]
     with site.client() as client:
-        for ranges in work.sets:
-            space = work.space(ranges)
-            taken = client.read(f"{site.keys.blocks(site.network)}{ranges.version}/", keys_only=True).found
-            if len(taken) - 1 >= space.size:  # one key is the length
-                raise CniError(Code.EXHAUSTED, f"no block is free in network {site.network}: {space.size} are taken")
+        answers = iter(client.txn(requests.txn([], counts)).parts)
+    for space in lacking:
+        if sum(next(answers).count for _ in space.pieces[:MOST_COUNTED]) >= space.size:
+            raise CniError(Code.EXHAUSTED, f"no block is free in network {site.network}: {space.size} are taken")
+
+
+def _keys_of(work: Blocks, version: int, first: int, last: int) -> tuple[str, str]:
+    """As schema.Keys.block_range, for the blocks of the numbers first..last."""
+    shift = work.shift(version)
+    return work.site.keys.block_range(work.site.network, version, first << shift, last << shift)
 
 
 def _work(site: Site, ipam: IpamConf) -> Blocks:

@@ -17,7 +17,7 @@ from pycni.etcd.records import OwnEndpoint
 from pycni.etcd.schema import SchemaError
 from pycni.ipam import etcd_blocks
 from pycni.ipam.conf import parse_ipam
-from pycni.ipam.etcd_conf import space_of
+from pycni.ipam.etcd_conf import MOST_COUNTED, space_of
 from pycni.ipam.etcd_site import Site, already_attached
 from pycni.ipam.plugin import ip_config, read_dns
 from pycni.ipam.reclaim import is_dead
@@ -164,9 +164,6 @@ def _count(site: Site, ipam: IpamConf) -> list[int]:
     with site.client() as client:
         answers = iter(client.txn(requests.txn([], counts)).parts)
     return [sum(next(answers).count for _ in each) for each in pieces]
-
-
-MOST_COUNTED = 48  # pieces of a range set: with two sets below etcd's limit of 128 operations
 
 
 def _wants(ipam: IpamConf) -> list[Want]:

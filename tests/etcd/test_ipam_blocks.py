@@ -130,3 +130,36 @@ def test_both_families(shared: Etcd, prefix: str, tmp_path: Path) -> None:
     ips = host.add("c0", netns=LIVE)
     assert [ip_interface(ip).network.prefixlen for ip in ips] == [29, 125]
     assert {str(ip_interface(ip).network) for ip in ips} == blocks_of(host)
+
+
+@pytest.mark.parametrize("subnets", [("10.1.0.0/29", "10.2.0.0/29"), ("fd00:1::/125", "fd00:2::/125")])
+def test_status_counts_each_range_set(shared: Etcd, prefix: str, tmp_path: Path, subnets: tuple[str, str]) -> None:
+    """Of two range sets of one family each has blocks of its own: STATUS is 50 when those of one are all taken, and not
+    when as many are taken in both together."""
+    ipam = {"ranges": [[{"subnet": subnet}] for subnet in subnets]}
+    hosts = [HostCalls(shared, tmp_path / f"h{at}", prefix, ipam) for at in range(3)]
+    for host in hosts:
+        host.keys["blocks"] = {"ipv4": 30, "ipv6": 126}
+    for at, host in enumerate(hosts[:2]):
+        host.status()
+        host.add(f"c{at}", netns=LIVE)
+    with pytest.raises(CniError, match="no block is free in network net1: 2 are taken") as failure:
+        hosts[2].status()
+    assert failure.value.code == Code.NOT_AVAILABLE
+    hosts[0].delete("c0")
+    hosts[0].gc([])
+    hosts[2].status()
+    hosts[2].add("c2", netns=LIVE)
+
+
+def test_status_asks_for_what_is_lacking(shared: Etcd, prefix: str, tmp_path: Path) -> None:
+    """A range set in which the host has addresses left needs no further block: that none is free there says nothing."""
+    excluded = ["10.2.0.2/31", "10.2.0.4/31", "10.2.0.10/31", "10.2.0.12/31"]  # one address is left in each block
+    ipam = {"ranges": [[{"subnet": "10.1.0.0/29"}], [{"subnet": "10.2.0.0/28"}]], "exclude": excluded}
+    host = HostCalls(shared, tmp_path, prefix, ipam)
+    host.keys["blocks"] = {"ipv4": 29}
+    for at in range(2):
+        host.status()
+        host.add(f"c{at}", netns=LIVE)
+    with pytest.raises(CniError, match="no block is free"):
+        host.status()
