@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from netns_fixtures import Namespace
-from tests.kernel.bridge_lab import Frames
-from tests.kernel.portmap_lab import Town, is_silent, port, route_loopback, seen
+from netns_fixtures import Namespace, needs
+from tests.kernel.bridge_lab import Frames, network
+from tests.kernel.portmap_lab import SHORT_S, PortLab, Town, is_silent, port, route_loopback, seen
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "kernel:bridge", "kernel:veth", "kernel:nft_nat")
 
@@ -121,6 +121,40 @@ def test_forged_loopback_targets_are_dropped(town: Town, name: str) -> None:
             assert is_answered_by_loopback(client, 9300)
             rule = "ip daddr 127.0.0.0/8 iifname @loopback drop"
             town.host.run(["nft", f"add rule inet pycni early {rule}"])
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+@pytest.mark.parametrize("bridged", [False, True])
+def test_answers_from_loopback_are_not_forged(port_lab: Callable[..., PortLab], bridged: bool, backend: str) -> None:
+    """What a container sends as the answer in a flow between two addresses of the host's 127.0.0.0/8, as a resolver on
+    127.0.0.53 gives them, does not arrive. Without the guard it does."""
+    if backend == "iptables":
+        needs("tool:iptables", "tool:ip6tables")
+    ports = port_lab(bridged=bridged)
+    server = ports.server("c1", network(ipMasqBackend=backend))
+    ports.publish(server, port(8080), backend=backend)
+    route_loopback(server.ns, "10.1.0.1")
+    server.ns.ip_batch("addr add 127.0.0.53/32 dev eth0")
+    asking, resolver = (datagrams(ports.host, address) for address in (("127.0.0.1", 5000), ("127.0.0.53", 5300)))
+    forger = datagrams(server.ns, ("127.0.0.53", 5300))
+    with asking, resolver, forger:
+        asking.sendto(b"question", resolver.getsockname())
+        assert resolver.recv(100) == b"question"
+        forger.sendto(b"forged", asking.getsockname())
+        with pytest.raises(TimeoutError):
+            asking.recv(100)
+        ports.withdraw(server)
+        ports.host.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/cni1/route_localnet"])
+        forger.sendto(b"forged", asking.getsockname())
+        assert asking.recv(100) == b"forged"
+
+
+def datagrams(namespace: Namespace, address: tuple[str, int]) -> socket.socket:
+    """A UDP socket on that address of *namespace*, whose recv() fails after a while."""
+    made = namespace.in_namespace(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    made.bind(address)
+    made.settimeout(SHORT_S)
+    return made
 
 
 def is_answered_by_loopback(client: Namespace, number: int) -> bool:

@@ -119,11 +119,12 @@ def isolation_units(network: NetworkRules) -> tuple[Unit, ...]:
 
 def loopback_units(network: NetworkRules) -> tuple[Unit, ...]:
     """One unit for each link with route_localnet: who is behind it does not reach what listens on 127.0.0.1, and does
-    not speak to the host from there. Only answers of published ports do, when they are translated back."""
-    new = f"-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT {quoted_comment(network.network)}"
+    not speak to the host from there. Only answers of published ports do, when they are translated back: ESTABLISHED
+    would also let in what is forged for a flow of the host with itself."""
+    other = f"-m conntrack ! --ctstate DNAT {quoted_comment(network.network)}"
     ways = ("-d 127.0.0.0/8", "-s 127.0.0.0/8")
     return tuple(
-        Unit("filter", "L", ("-j DROP",), tuple(Hook("INPUT", f"-i {link} {way} {new}", first=True) for way in ways))
+        Unit("filter", "L", ("-j DROP",), tuple(Hook("INPUT", f"-i {link} {way} {other}", first=True) for way in ways))
         for link in map(check_link, network.loopback)
     )
 
