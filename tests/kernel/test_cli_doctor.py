@@ -256,6 +256,14 @@ def test_a_dropping_chain_is_found(host: Host, doctor: Doctor) -> None:
 
 
 @pytest.mark.needs("tool:nft")
+def test_rules_of_a_container_with_a_long_name_are_no_leftovers(attached: Host, doctor: Doctor) -> None:
+    """Of which their comments have a hash."""
+    attached.container(name := "w" * 125)
+    pycni(attached, "add", "pycni", name)
+    assert doctor()["firewall leftovers"]["level"] == "OK"
+
+
+@pytest.mark.needs("tool:nft")
 def test_a_rule_of_a_gone_attachment_is_found(attached: Host, doctor: Doctor) -> None:
     """An element of ours whose owner has no record."""
     attached.run(["nft", 'add element inet pycni masq4 { 10.77.9.9 comment "pycni/gone/eth0" }'])

@@ -11,6 +11,7 @@ import pytest
 
 from netns_fixtures import Container, assert_unchanged, can_ping, wait_until
 from tests.kernel.bridge_lab import Lab, network
+from tests.kernel.portmap_lab import PortLab, port, seen
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "kernel:bridge", "kernel:veth")
 
@@ -113,6 +114,22 @@ def test_rules_without_a_record_stay_while_another_network_may_need_them(
     assert lab.gc(network(), c1).ok
     assert "10.1.0.2" in lab.ruleset()
     lab.delete(network(), c1)
+
+
+@pytest.mark.parametrize("letters", [3, 94, 120])
+def test_rules_without_a_record_stay_with_a_valid_container(port_lab: Callable[..., PortLab], letters: int) -> None:
+    """Whatever the length of its names, of which a rule's comment has no more than a hash where they are long; and
+    they go, its published port too, when nobody is valid any more."""
+    ports = port_lab()
+    server = ports.server("c" * 32, network("n" * letters))
+    ports.publish(server, port(8080))
+    before = ports.lab.ruleset()
+    ports.host.run(["rm", "-r", "/var/lib/pycni"])
+    assert ports.lab.gc(server.conf, server.ns).ok
+    assert ports.lab.ruleset() == before
+    assert all(seen(ports.host, address, 8080) for address in ("10.1.0.1", "fd00:1::1"))
+    assert ports.lab.gc(server.conf).ok
+    assert ports.lab.ruleset() == ""
 
 
 def test_foreign_links_stay(lab: Lab, c1: Container) -> None:

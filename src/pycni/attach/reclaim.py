@@ -16,7 +16,7 @@ from pycni.store import open_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pycni.store.attachments import Record
 
     Release = Callable[[Store, Record, str], None]
+
+PARTS = ("", "firewall", "portmap")  # of an attachment (see there): those that may have rules
 
 
 def reclaim(store: Store, call: Call, conf: NetConf, part: str = "", release: Release = release_record) -> None:
@@ -116,12 +118,22 @@ def remove_stray_rules(store: Store, network: str, valid: tuple[Attachment, ...]
             (comment_of(record.attachment.owner) for record in records),
             (record.attachment.network for record in records),  # of iptables the network has the rules
         )
-        needed = tuple(attachment.owner for attachment in valid)
-        if unknown and all(_is_of(owner, network) and not owner.startswith(needed) for owner in unknown):
+        if are_strays(unknown, network, valid):
             firewall.collect([(record.network_rules, record.attachment_rules) for record in records])
     finally:
         firewall.close()
 
 
-def _is_of(owner: str, network: str) -> bool:
-    return owner == network or owner.startswith(f"{network}/")
+def are_strays(comments: Collection[str], network: str, valid: tuple[Attachment, ...]) -> bool:
+    """Whether there are owners of rules, as *comments* have them, and all are of *network* and none is *valid*."""
+    needed = {comment_of(one.replace(part=part).owner) for one in valid for part in PARTS}
+    if valid:
+        needed.add(network)  # of iptables the network has the rules
+    return bool(comments) and all(_is_of(each, network) and each not in needed for each in comments)
+
+
+def _is_of(comment: str, network: str) -> bool:
+    """Of a name too long for a comment the head decides: two such networks that begin alike are taken for one."""
+    prefix = f"{network}/"
+    head, shortened, _ = comment.rpartition("~")  # of which no name has one
+    return comment == network or comment.startswith(prefix) or bool(shortened and prefix.startswith(head))

@@ -10,6 +10,7 @@ from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding, few
 from pycni.cli.state import existing_store, read_records
 from pycni.cli.tables import counted
 from pycni.cni.errors import CniError
+from pycni.firewall.rules import comment_of
 from pycni.host import nft, program
 from pycni.host.firewall import open_firewall
 from pycni.host.forward import forward_blockers
@@ -146,7 +147,8 @@ def check_leftovers() -> Iterator[Finding]:
     """Rules of ours that belong to no attachment we know of."""
     check = "firewall leftovers"
     records = read_records()
-    known = {record.attachment.owner for record in records} | {record.attachment.network for record in records}
+    known = {comment_of(record.attachment.owner) for record in records}
+    known |= {record.attachment.network for record in records}
     left = []
     for backend in ("nftables", "iptables"):
         try:
