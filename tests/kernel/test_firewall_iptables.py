@@ -11,7 +11,7 @@ import pytest
 from netns_fixtures import Host, needs
 from pycni.cni.errors import CniError, Code
 from pycni.firewall.iptables_text import units_of
-from pycni.firewall.rules import AttachmentRules, NetworkRules
+from pycni.firewall.rules import AttachmentRules, NetworkRules, PortMapping
 from pycni.host.firewall import open_firewall
 from pycni.host.iptables import Iptables, default_variant, variant_here
 from pycni.host.iptables_firewall import IptablesFirewall
@@ -141,6 +141,37 @@ def test_damage_is_missed_repaired_by_add_and_no_obstacle_to_delete(host: Host, 
     act(host, lambda f: f.apply_delete(ONE, NET1))
     act(host, lambda f: f.remove_all())
     assert saved(host, variant) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "damage", ["-t nat -F", "-F", "-t nat -F PREROUTING", "-t nat -F PYCNI-PORTS"], ids=lambda text: text
+)
+def test_chains_that_somebody_emptied_go_with_their_owner(host: Host, variant: str, damage: str) -> None:
+    """Though other networks stay on the host: those of published ports with their DEL, the way there with the last one
+    of them, the network's with its last attachment, those for a FORWARD policy of DROP too."""
+    for tool in ("iptables", "ip6tables"):
+        host.run([f"{tool}-{variant}", "-P", "FORWARD", "DROP"])
+    act(host, lambda f: f.apply_add(NET2, ONE.replace(owner="net2/c1/eth0")))
+    before = chains(host, variant)
+    one, two = map(publishing, (1, 2))
+    act(host, lambda f: f.apply_add(NET1, one))
+    act(host, lambda f: f.apply_add(NET1, two))
+    for tool in ("iptables", "ip6tables"):
+        host.run([f"{tool}-{variant}", *damage.split()])
+    act(host, lambda f: f.apply_delete(one))
+    act(host, lambda f: f.apply_delete(two, NET1, [NET2]))
+    assert chains(host, variant) == before
+
+
+def publishing(number: int) -> AttachmentRules:
+    addresses = (f"10.1.0.{number}", f"fd00:1::{number}")
+    ports = tuple(PortMapping("tcp", "", 8080 + number, 8080 + number, address, 80) for address in addresses)
+    return AttachmentRules(f"net1/c{number}/eth0/portmap", ports=ports, direct_guard=addresses)
+
+
+def chains(host: Host, variant: str) -> list[str]:
+    """Those of ours, of both families."""
+    return [line.split()[0] for lines in saved(host, variant).values() for line in lines if line.startswith(":")]
 
 
 def test_rules_of_others_stay(host: Host, variant: str) -> None:

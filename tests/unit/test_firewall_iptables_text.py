@@ -12,6 +12,7 @@ from pycni.firewall.iptables_text import (
     masquerade_units,
     render_install,
     render_purge,
+    render_remnant,
     render_remove,
     units_of,
 )
@@ -70,6 +71,14 @@ def test_its_removal_as_text() -> None:
 COMMIT
 """
     )
+
+
+def test_the_removal_of_what_somebody_left() -> None:
+    """Jumps as the listing has them, whichever are there; the chain, if only to be sure."""
+    (unit,) = masquerade_units(NET, 4)
+    jump = f'POSTROUTING -s 10.1.0.0/24 -m comment --comment "pycni net1" -j {unit.chain}'
+    for lines, deletion in (((f"-A {jump}", "-A POSTROUTING -j OTHER"), f"-D {jump}\n"), ((), "")):
+        assert render_remnant(unit, lines) == f"*nat\n:{unit.chain} - [0:0]\n{deletion}-X {unit.chain}\nCOMMIT\n"
 
 
 def test_what_answers_a_forward_policy_of_drop() -> None:

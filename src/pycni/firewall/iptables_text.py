@@ -199,6 +199,13 @@ def render_remove(units: Iterable[Unit]) -> str:
     return "".join(out)
 
 
+def render_remnant(unit: Unit, lines: Iterable[str]) -> str:
+    """Text that takes away what there is of *unit*, where *lines* is what `-S` says of its table: found in there,
+    because -D of what is not there fails."""
+    jumps = [f"-D{line[2:]}\n" for line in lines if line.endswith(f" -j {unit.chain}")]
+    return f"*{unit.table}\n:{unit.chain} - [0:0]\n{''.join(jumps)}-X {unit.chain}\nCOMMIT\n"
+
+
 def render_purge(table: str, lines: Sequence[str], keep: Collection[str] = ()) -> tuple[str, list[str]]:
     """Text that removes every chain of ours but those in *keep*, and what jumps to it; and the names of these chains.
 

@@ -127,7 +127,7 @@ def close_forward(kernel: Nfnetlink, network: NetworkRules, others: Iterable[Net
     units = [unit for unit in forward_units(network) if unit not in needed]
     for family, variant in having:
         tool = Iptables(kernel, family, variant)
-        if any(tool.uses(units).values()):
+        if tool.present(units):
             tool.remove(units)
 
 

@@ -21,6 +21,7 @@ from pycni.firewall.iptables_text import (
     count_uses,
     render_install,
     render_purge,
+    render_remnant,
     render_remove,
     unused_chains,
 )
@@ -137,20 +138,25 @@ class Iptables:
         """Take *units* away, whole or in pieces; nothing is executed where there is nothing."""
         lock = lock_rules()
         try:
-            uses = self.uses(units)
-            whole = [unit for unit, count in uses.items() if count == unit.uses]
+            whole = [unit for unit, count in self.uses(units).items() if count == unit.uses]
             if whole:
                 self.restore(render_remove(whole))
             self._drop_unused({rule[3:] for unit in units if unit.kind == ADMIN for rule in unit.rules})
-            self.remove_pieces([unit for unit, count in uses.items() if count not in (0, unit.uses)])
+            self.remove_remnants(self.present(units))
         finally:
             os.close(lock)
 
-    def remove_pieces(self, units: Iterable[Unit]) -> None:
+    def remove_remnants(self, units: Iterable[Unit]) -> None:
         """Take away what there is of *units*, of which somebody removed parts."""
         for unit in units:
-            self._unhook((unit,))
-            self.restore(f"*{unit.table}\n:{unit.chain} - [0:0]\n-X {unit.chain}\nCOMMIT\n")
+            self.restore(render_remnant(unit, self.listing(unit.table)))
+
+    def present(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those of *units* of which there is anything: the chain at least, if without a rule."""
+        if self.variant == "nft":
+            return [unit for unit in units if self._kernel.has_chain(self.family, unit.table, unit.chain)]
+        listings = {table: self.listing(table) for table in {unit.table for unit in units}}
+        return [unit for unit in units if f"-N {unit.chain}" in listings[unit.table]]
 
     def has_chain(self, table: str, chain: str) -> bool:
         if self.variant == "nft":

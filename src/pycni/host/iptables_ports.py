@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from pycni.firewall.iptables_ports import entry_unit, port_units
-from pycni.firewall.iptables_text import PORTS, render_remove
+from pycni.firewall.iptables_text import PORTS, render_remnant, render_remove
 from pycni.host.iptables import VERSIONS, lock_rules
 
 TYPE_CHECKING = False
@@ -63,26 +63,28 @@ def _make_ports_chain(tool: Iptables) -> None:
 def remove(tool: Iptables, attachment: AttachmentRules) -> None:
     """Take the chains of *attachment* away, whole or in pieces; the entry with the last that came by it."""
     units = _owned(tool, attachment)
-    present = [unit for unit, count in tool.uses(units).items() if count] if units else []
+    present = tool.present(units) if units else []
     if not present:
         return
     lock = lock_rules()
     try:
         tool.restore(render_remove(present))
     except OSError:  # somebody removed a part of them
-        tool.remove_pieces(present)
+        tool.remove_remnants(present)
     finally:
         os.close(lock)
-    _remove_unused_entry(tool)
+    if any(unit.table == "nat" for unit in present):
+        _remove_unused_entry(tool)
 
 
 def _remove_unused_entry(tool: Iptables) -> None:
     entry = entry_unit(VERSIONS[tool.family])
-    if tool.use_of("nat", PORTS) != 1 or tool.absent([entry]):  # 1: the entry's jump
+    if tool.use_of("nat", PORTS) > 1:  # 1: the entry's jump, where nobody has removed it
         return
+    text = render_remnant(entry, tool.listing("nat")) if tool.absent([entry]) else render_remove([entry])
     try:
         # Whole or not at all: the kernel deletes no chain that has got a rule meanwhile.
-        tool.restore(render_remove([entry]).replace("COMMIT\n", f"-X {PORTS}\nCOMMIT\n"))
+        tool.restore(text.replace("COMMIT\n", f"-X {PORTS}\nCOMMIT\n"))
     except OSError:
         return
 
