@@ -206,9 +206,28 @@ def _chain(keys: Keys) -> str:
 def _conditions(keys: Keys, key: str) -> tuple[str, ...]:
     words = keys.texts(key)
     for word in words:
-        if any(c in "\n\r;{}" for c in word):  # more than one condition: it would end the rule and begin another
+        if any(c in "\n\r;" for c in word):  # more than one condition: it would end the rule and begin another
             raise keys.wrong(key, f"has {shown(word)}, which is no word of a condition")
+    text = " ".join(words)
+    if ("{" in text or "}" in text) and not _has_whole_sets(text):
+        raise keys.wrong(key, f"is {shown(text)}: braces stand around a set, with no set, # or open quote in it")
     return tuple(word for word in words if word)
+
+
+def _has_whole_sets(text: str) -> bool:
+    """Whether the braces in nft's words are those of sets: "{ 192.0.2.0/24, 198.51.100.7 }". One that stays open, or
+    whose end nft takes for part of a string or a comment, would take in the commands behind the rule."""
+    inside = quoted = False
+    for char in text:
+        if char == '"':
+            quoted = not quoted
+        elif char in "{}":
+            if quoted or inside == (char == "{"):
+                return False
+            inside = char == "{"
+        elif inside and char == "#":
+            return False
+    return not inside and not quoted
 
 
 def _style(words: tuple[str, ...]) -> str:

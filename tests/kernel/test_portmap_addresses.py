@@ -107,6 +107,41 @@ def test_sources_let_in_whom_they_name(town: Town, family: int) -> None:
         assert is_silent(town.neighbour.ns, UPLINK[4], 9202, "udp")
 
 
+OTHER = {4: "203.0.113.0/24", 6: "2001:db8:9::/48"}
+REFERENCES = [  # words of a condition, for which protocols, whether those outside meet it
+    ("iptables", "-m tcp --sport 1024:65535", ["tcp"], True),
+    ("iptables", "-m tcp --sport 1:1023", ["tcp"], False),
+    ("iptables", "-m multiport --sports 1024:65535", ["tcp", "udp"], True),
+    ("iptables", "-m multiport --sports 1:1023", ["tcp", "udp"], False),
+    ("nftables", "{ip} saddr {{ {other}, {outside} }}", ["tcp", "udp"], True),
+    ("nftables", "{ip} saddr != {{ {other}, {outside} }}", ["tcp", "udp"], False),
+]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(("backend", "words", "protocols", "met"), REFERENCES)
+def test_conditions_of_the_reference(
+    port_lab: Callable[..., PortLab], family: int, backend: str, words: str, protocols: list[str], *, met: bool
+) -> None:
+    """What matches ports, and sets of addresses: words that the reference takes are taken, and mean the same."""
+    if backend == "iptables":
+        needs("tool:iptables", "tool:ip6tables")
+    ports = port_lab(outside=True)
+    assert ports.outside is not None
+    server = ports.server("c1", network(ipMasqBackend=backend))
+    ip = "ip" if family == 4 else "ip6"
+    asked = words.format(ip=ip, other=OTHER[family], outside=OUTSIDE[family]).split()
+    wanted = [port(8080, proto=proto) for proto in protocols]
+    keys = {f"conditionsV{family}": asked, "backend": backend}
+    ports.publish(server, *wanted, **keys)
+    assert ports.check(server, *wanted, **keys).ok
+    for proto in protocols:
+        assert is_silent(ports.outside, UPLINK[family], 8080, proto) != met, proto
+        assert seen(ports.outside, UPLINK[10 - family], 8080, proto), proto
+    ports.withdraw(server)
+    assert "8080" not in ports.lab.ruleset()
+
+
 @pytest.mark.parametrize("name", ["neighbour", "stranger", "outside"])
 def test_forged_loopback_targets_are_dropped(town: Town, name: str) -> None:
     """Neither a port published on 127.0.0.1 nor a service of the host that listens there answers packets for 127.0.0.1

@@ -23,6 +23,7 @@ from pycni.store.attachments import _from_json, _plain
 
 NET = NetworkRules("net1", (), True, ("10.1.0.0/24", "fd00:1::/64"), loopback=("br0",), trusted=("vx0",))
 OWNER = "net1/c1/eth0/portmap"
+PROTOCOLS = ["tcp", "udp", "tcp"]
 PORT = PortMapping("tcp", "", 8080, 8080, "10.1.0.5", 80)
 
 
@@ -193,6 +194,29 @@ def test_a_chain_of_the_users_sets_the_mark() -> None:
 def test_conditions_as_iptables_expands_them(words: tuple[str, ...], rules: list[str]) -> None:
     """One text for each rule that iptables makes of them, so that the rules in the kernel can be counted."""
     assert expanded(words) == rules
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(
+    ("words", "matches"),
+    [
+        ((), [""]),
+        (
+            ("-m", "multiport", "--sports", "1:9"),
+            ["-p tcp -m multiport --sports 1:9 ", "-p udp -m multiport --sports 1:9 "],
+        ),
+        (("-s", "a,b"), ["-p tcp -s a ", "-p tcp -s b ", "-p udp -s a ", "-p udp -s b "]),
+        (("-p", "tcp", "--sport", "1:9"), ["-p tcp --sport 1:9 "]),
+    ],
+)
+def test_conditions_are_asked_by_protocol(version: int, words: tuple[str, ...], matches: list[str]) -> None:
+    """Of which there may be some that want to know it; unless they name one themselves."""
+    address = "10.1.0.5" if version == 4 else "fd00:1::5"
+    ports = [PORT.replace(address=address, low=low, high=low, proto=proto) for low, proto in enumerate(PROTOCOLS, 1)]
+    one = AttachmentRules(OWNER, ports=tuple(ports), conditions4=words, conditions6=words)
+    unit = next(unit for unit in port_units(NET, one, version) if unit.kind == "P")
+    owner = f'-m comment --comment "pycni {OWNER}"'
+    assert [hook.match for hook in unit.hooks] == [f"{match}{owner}" for match in matches]
 
 
 def test_loopback_is_entered_by_the_host_alone() -> None:

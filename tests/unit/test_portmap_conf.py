@@ -135,6 +135,8 @@ def test_wrong_mappings_are_refused_before_anything_is_done(keys: dict[str, Any]
             "iptables backend was requested but configuration contains nftables-specific options [conditionsV6]",
         ),
         ({"conditionsV4": ["-d", "x; drop"]}, "no word of a condition"),
+        ({"conditionsV4": ["ip", "saddr", "{ 192.0.2.1; drop }"]}, "no word of a condition"),
+        ({"conditionsV6": ["ip6", "saddr", "{ fc00::/8,\nfd00::/8 }"]}, "no word of a condition"),
         ({"externalSetMarkChain": "-F"}, "externalSetMarkChain"),
         ({"externalSetMarkChain": "a b"}, "externalSetMarkChain"),
         ({"proxy": "sometimes"}, "not one of auto, always, never"),
@@ -146,6 +148,44 @@ def test_wrong_mappings_are_refused_before_anything_is_done(keys: dict[str, Any]
 def test_wrong_keys_are_refused(keys: dict[str, Any], said: str) -> None:
     """In the reference's words, so that who searches for them finds something."""
     assert said in refusal(**keys)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ip", "saddr", "!=", "{ 203.0.113.0/24, 203.0.114.0/24 }"],
+        ["ip", "saddr", "{", "203.0.113.1", ",", "203.0.113.2", "}"],
+        ["iifname", '{ "br0", "br1" }', "tcp", "sport", "{1024-65535}"],
+        ["ip", "saddr", "vmap", "{ 203.0.113.1 : drop }", "comment", '"a # b"'],
+    ],
+)
+def test_conditions_may_have_sets(words: list[str]) -> None:
+    """In one word, as a reader would write them, or in several: the reference joins them."""
+    assert parse(conditionsV4=words, conditionsV6=words).conditions4 == tuple(words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "}",
+        "{ 203.0.113.1",
+        "203.0.113.1 }",
+        "} {",
+        "{ { 203.0.113.1 } }",
+        "{ 203.0.113.1 } }",
+        "{ 203.0.113.1 # }",
+        '{ "br0 }',
+        '" { } "',
+        '{ "}" }',
+        '{ br0 } "',
+    ],
+)
+def test_conditions_do_not_reach_beyond_their_rule(text: str) -> None:
+    """A set that nft finds open takes in what comes behind the rule, in one word or in many, of either family."""
+    for words in ([text], text.split(" "), ["-s", text]):
+        for key in ("conditionsV4", "conditionsV6"):
+            assert "braces stand around a set" in refusal(**{key: words})
 
 
 def test_language_of_the_options_chooses_the_backend() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = {4: "127.0.0.0/8", 6: "::1/128"}
 _ADDRESS_WORDS = frozenset(("-s", "--source", "--src", "-d", "--destination", "--dst"))
+_PROTOCOL_WORDS = frozenset(("-p", "--protocol", "--proto"))
 
 
 def entry_unit(version: int) -> Unit:
@@ -42,8 +43,8 @@ def port_units(network: NetworkRules, attachment: AttachmentRules, version: int)
     for kind, members in (("H", narrow), ("P", wide)):
         if members:
             rules = [rule for one in members for rule in _rules(one, network, attachment, version)]
-            words = expanded(conditions_of(attachment, version))
-            hooks = tuple(Hook(PORTS, f"{one} {owner}".strip(), first=kind == "H") for one in words)
+            matches = _matches(conditions_of(attachment, version), members)
+            hooks = tuple(Hook(PORTS, f"{one} {owner}".strip(), first=kind == "H") for one in matches)
             out.append(_owned(attachment, "nat", kind, rules, hooks))
     if mappings and not attachment.external_set_mark_chain:
         # No further: what masquerades a network would hide the clients of its neighbours.
@@ -108,6 +109,16 @@ def _targets(mapping: PortMapping, version: int) -> list[tuple[str, str]]:
 def _mark(attachment: AttachmentRules) -> str:
     bit = f"{1 << attachment.mark_masq_bit:#x}"
     return f"{bit}/{bit}"
+
+
+def _matches(words: Sequence[str], members: Iterable[PortMapping]) -> list[str]:
+    """The conditions *words* of *members* as text, one for each rule that asks them. With the protocol, as in the
+    reference: what matches ports (tcp, multiport) demands it. iptables takes but one: not where words have it."""
+    texts = expanded(words)
+    if not words or not _PROTOCOL_WORDS.isdisjoint(words):
+        return texts
+    protocols = dict.fromkeys(one.proto for one in members)
+    return [f"-p {proto} {text}" for proto in protocols for text in texts]
 
 
 def expanded(words: Sequence[str]) -> list[str]:
