@@ -6,10 +6,11 @@ import os
 
 from pycni.attach.container import open_container
 from pycni.cni.errors import CniError, Code, broken
-from pycni.host import rtnl, traffic_control
+from pycni.host import rtnl
 from pycni.plugins.bandwidth import plan
-from pycni.plugins.bandwidth.compare import CheckFacts, differences
+from pycni.plugins.bandwidth.compare import differences
 from pycni.plugins.bandwidth.conf import BandwidthConf
+from pycni.plugins.bandwidth.facts import read_facts
 from pycni.plugins.bandwidth.host_link import host_link_of
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.cni.result import Result
+    from pycni.plugins.bandwidth.compare import CheckFacts
 
 
 def check(call: Call, netconf: NetConf) -> None:
@@ -39,15 +41,6 @@ def _read_facts(call: Call, network: str, previous: Result) -> CheckFacts:
         with rtnl.Netlink() as host:
             link = host_link_of(host, container, call.ifname, previous)
             name = plan.ifb_name(network, call.container_id)
-            ifb = host.link(name)
-            found = traffic_control.qdiscs(host, link.index, *([ifb.index] if ifb else ()))
-            return CheckFacts(
-                host=link,
-                host_qdiscs=found[link.index],
-                redirected=traffic_control.redirections(host, link.index),
-                ifb_name=name,
-                ifb=ifb,
-                ifb_qdiscs=found[ifb.index] if ifb else (),
-            )
+            return read_facts(host, link, name, host.link(name))
     finally:
         os.close(container)

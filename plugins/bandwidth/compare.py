@@ -1,15 +1,16 @@
-"""What CHECK compares: the limits that were asked for against what the kernel has. Pure."""
+"""What CHECK, and who cleans up after an ADD, compare: the limits asked for against what the kernel has. Pure."""
 
 from __future__ import annotations
 
 from pycni.cni.value import Value
+from pycni.plugins.bandwidth.conf import BandwidthConf
 from pycni.plugins.bandwidth.plan import bucket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycni.host.link_facts import Link
     from pycni.host.tc_messages import Qdisc
-    from pycni.plugins.bandwidth.conf import BandwidthConf, Limit
+    from pycni.plugins.bandwidth.conf import Limit
 
 NS_A_TICK = 64  # see pycni.host.tc_messages, which this pure file cannot ask
 ROUNDING_TICKS = 64  # microseconds of the one, the kernel's division of the other
@@ -20,7 +21,7 @@ class CheckFacts(Value):
 
     host: Link  # the host's end of the pair
     host_qdiscs: tuple[Qdisc, ...]
-    redirected: tuple[int, ...]  # indexes of the links to which all that comes in there is led
+    redirected: tuple[int, ...]  # of each filter on what comes in there the link to which it leads all, or 0
     ifb_name: str
     ifb: Link | None
     ifb_qdiscs: tuple[Qdisc, ...]
@@ -40,6 +41,15 @@ def differences(conf: BandwidthConf, facts: CheckFacts) -> tuple[str, ...]:
         if facts.ifb.index not in facts.redirected:
             wrong.append(f"what comes in by {facts.host.name} is not led through {facts.ifb_name}")
     return tuple(wrong)
+
+
+def begun(conf: BandwidthConf, facts: CheckFacts) -> BandwidthConf:
+    """What of *conf* an ADD that did not end has done to the host's end: a discipline that is not like its own was
+    there before. *facts*: with the attachment's own device."""
+    limited = conf.ingress is not None and not _limit(conf.ingress, facts.host, facts.host.mtu, facts.host_qdiscs)
+    # Its device comes first, its filter last: killed in between, it leaves room for filters.
+    led = facts.ifb is not None and (not facts.redirected or facts.ifb.index in facts.redirected)
+    return BandwidthConf(conf.ingress if limited else None, conf.egress if led else None)
 
 
 def _limit(limit: Limit, link: Link, mtu: int, qdiscs: tuple[Qdisc, ...]) -> list[str]:

@@ -42,15 +42,24 @@ def release_record(store: Store, record: Record, executable: str = "") -> None:
     """Take away what *record* stands for, and it: also for GC, reconciling, and the next ADD of the same id."""
     with rtnl.Netlink() as host:
         link = host.link(record.host_links[0]) if record.host_links else None
-        _take_away(host, record.attachment, link, _limits(parse_conf(record.conf.encode(), "DEL")))
+        limits = _limits(parse_conf(record.conf.encode(), "DEL"))
+        _take_away(host, record.attachment, link, limits, whole=record.state != "adding")
     store.attachments.remove(record)
 
 
-def _take_away(host: rtnl.Netlink, attachment: Attachment, link: Link | None, conf: BandwidthConf) -> None:
-    """The device, and what *conf* did to *link*: other queueing disciplines there are somebody else's."""
+def _take_away(
+    host: rtnl.Netlink, attachment: Attachment, link: Link | None, conf: BandwidthConf, *, whole: bool = True
+) -> None:
+    """The device, and what *conf* did to *link*: other queueing disciplines there are somebody else's. *whole*: the ADD
+    came to its end; else it is unknown how far it got."""
     name = plan.ifb_name(attachment.network, attachment.container_id)
     ifb = host.link(name)
     ours = ifb is not None and ifb.alias in ("", plan.ifb_alias(attachment))
+    if link is not None and not whole:
+        from pycni.plugins.bandwidth.compare import begun  # rare: after an ADD that was killed
+        from pycni.plugins.bandwidth.facts import read_facts
+
+        conf = begun(conf, read_facts(host, link, name, ifb if ours else None))
     removal = links.Removal((name,) if ours else ())
     try:
         if link is not None:

@@ -250,6 +250,23 @@ def test_a_foreign_discipline_is_neither_replaced_nor_removed(lab: Lab, c1: Cont
     plugins.delete(c1, result)
 
 
+@pytest.mark.parametrize("way", ["DEL", "GC"])
+@pytest.mark.parametrize("kind", ["5: tbf rate 1mbit burst 10kb limit 10kb", "1: pfifo"])
+def test_a_discipline_that_took_the_place_of_ours_stays(lab: Lab, c1: Container, kind: str, way: str) -> None:
+    """Somebody else's shaping, of another handle or kind, and room for filters: only what ADD made is taken away."""
+    plugins = chain(lab, **BOTH)
+    result = plugins.add(c1)
+    link = host_link(result)
+    for verb, what in (("del", "root"), ("add", f"root handle {kind}"), ("del", "ingress"), ("add", "clsact")):
+        lab.host.run(["tc", "qdisc", verb, "dev", link, *what.split()])
+    before = qdiscs(lab.host, link)
+    plugin = {**plugins.plugins[1], **({"cni.dev/valid-attachments": []} if way == "GC" else {})}
+    assert plugins.call(way, plugin, c1 if way == "DEL" else "").ok
+    assert qdiscs(lab.host, link).keys() == before.keys() == {kind.split()[1], "clsact"}
+    wait_until(lambda: IFB not in lab.host.links(), 5)
+    plugins.delete(c1, result)
+
+
 def test_status(lab: Lab) -> None:
     """Code 7 for limits that no ADD could set, else success."""
     plugins = Chain(lab, [])

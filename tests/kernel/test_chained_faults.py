@@ -94,6 +94,45 @@ def test_killed_add_is_cleaned_by_whatever_comes_next(target: Target, c1: Contai
     assert_unchanged(before, lab.traces(c1), ignore=NOISE)
 
 
+FOREIGN = {  # in the words of tc; the step of ADD that finds it there
+    "root handle 8: tbf rate 1mbit burst 10kb limit 10kb": "before do LimitRate",
+    "root handle 1: tbf rate 1mbit burst 10kb limit 10kb": "before do LimitRate",
+    "root handle 1: pfifo": "before do LimitRate",
+    "ingress": "before do RedirectIngress",
+    "clsact": "before do RedirectIngress",
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_killed_add_takes_no_foreign_discipline_along(lab: Lab, c1: Container, what: str) -> None:
+    """SIGKILL before every step until bandwidth finds somebody else's discipline on the link: that, and its filters,
+    are there after the DEL, also after another ADD, which is refused."""
+    previous = Chain(lab, [network(ipMasq=False)], version="1.1.0").add(c1)
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": "bandwidth", **CONFS["bandwidth"], "prevResult": previous}
+    target, link = Target(lab, conf), previous["interfaces"][1]["name"]
+    events = target.events("ADD", c1)
+    lab.delete(conf, c1)
+    lab.host.run(["tc", "qdisc", "add", "dev", link, *what.split()])
+    if what in ("ingress", "clsact"):
+        filtered = "protocol ip u32 match ip dst 192.0.2.1 flowid 1:1"
+        parent = {"ingress": "parent ffff:", "clsact": "ingress"}[what]
+        lab.host.run(f"tc filter add dev {link} {parent} {filtered}".split())
+    before = seen_by_tc(lab, link)
+    for number in range(events.index(FOREIGN[what]) + 1):
+        target.kill("ADD", c1, number)
+        if number % 2:
+            assert lab.call("ADD", conf, c1).error_code == 105
+            assert seen_by_tc(lab, link) == before, events[number]
+        lab.delete(conf, c1)
+        assert seen_by_tc(lab, link) == before, events[number]
+
+
+def seen_by_tc(lab: Lab, link: str) -> list[str]:
+    """The disciplines and incoming filters of a link of the host."""
+    shown = f"qdisc show dev {link}", f"filter show dev {link}", f"filter show dev {link} ingress"
+    return [lab.host.run(["tc", *what.split()]).stdout for what in shown]
+
+
 def test_killed_del_is_finished_by_the_next(target: Target, c1: Container) -> None:
     """SIGKILL before and after every step of DEL: a second DEL leaves no trace."""
     lab = target.lab

@@ -16,7 +16,7 @@ from pycni.cni.names import Attachment
 from pycni.host import tc_messages
 from pycni.host.link_facts import Link
 from pycni.plugins.bandwidth import plan
-from pycni.plugins.bandwidth.compare import NS_A_TICK, CheckFacts, differences
+from pycni.plugins.bandwidth.compare import NS_A_TICK, CheckFacts, begun, differences
 from pycni.plugins.bandwidth.conf import MAX_BURST, BandwidthConf, Limit
 
 ATTACHMENT = Attachment("net", "c1", "eth0", plan.PART)
@@ -127,3 +127,21 @@ def test_check_sees_the_way_through_the_device() -> None:
     assert "not led" in differences(conf, good.replace(redirected=(8,)))[0]
     assert "no rate limit" in differences(conf, good.replace(ifb_qdiscs=()))[0]
     assert "burst" in differences(conf, good.replace(ifb_qdiscs=(qdisc.replace(buffer=1),)))[0]
+
+
+def test_an_add_that_was_killed_has_done_what_looks_like_its_own() -> None:
+    """The bucket with its rate and burst; room for filters where its device is, with its filter or none. Anything else
+    was there before."""
+    limit = Limit(8_000_000, 800_000)
+    bucket = plan.bucket(limit, 1500)
+    qdisc = tc_messages.Qdisc(7, "tbf", 0x10000, 0xFFFFFFFF, bucket.rate, bucket.limit, tc_messages.burst_ticks(bucket))
+    ifb = Link(index=9, name="bwp0", kind="ifb", mtu=1500, flags=1)
+    done = CheckFacts(HOST, (qdisc,), (0, 9), "bwp0", ifb, ())
+    both, incoming, outgoing = (BandwidthConf(*of) for of in ((limit, limit), (limit, None), (None, limit)))
+    for conf in (both, incoming, outgoing, BandwidthConf()):
+        assert begun(conf, done) == conf
+    for foreign in ((), (qdisc.replace(rate=1),), (qdisc.replace(kind="pfifo"),)):
+        assert begun(both, done.replace(host_qdiscs=foreign)) == outgoing
+    assert begun(both, done.replace(redirected=())) == both
+    for other in ({"ifb": None}, {"redirected": (0,)}, {"redirected": (0, 8)}):
+        assert begun(both, done.replace(**other)) == incoming

@@ -116,9 +116,14 @@ def redirect_all(index: int, to: int) -> bytes:
     )
 
 
-def delete_qdisc(index: int, parent: int) -> bytes:
-    """Remove the discipline at TC_H_ROOT or TC_H_INGRESS with its filters; ENOENT or EINVAL if there is none."""
-    return netlink.message(RTM_DELQDISC, NLM_F_ACK, TCMSG.pack(0, index, 0, parent, 0))
+def delete_tbf(index: int) -> bytes:
+    """Take back new_tbf; ENOENT or EINVAL if the link has another discipline, by kind or handle, or none."""
+    return _delete_qdisc(index, ROOT_HANDLE, TC_H_ROOT, "tbf")
+
+
+def delete_ingress(index: int) -> bytes:
+    """Take back new_ingress, and with it the filters; ENOENT or EINVAL as with delete_tbf."""
+    return _delete_qdisc(index, INGRESS_HANDLE, TC_H_INGRESS, "ingress")
 
 
 def list_qdiscs() -> bytes:
@@ -181,3 +186,8 @@ def read_redirection(payload: bytes) -> int:
 def _new_qdisc(index: int, handle: int, parent: int, kind: str, options: bytes = b"") -> bytes:
     header = TCMSG.pack(0, index, handle, parent, 0)
     return netlink.message(RTM_NEWQDISC, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, header, text(TCA_KIND, kind), options)
+
+
+def _delete_qdisc(index: int, handle: int, parent: int, kind: str) -> bytes:
+    # The kernel compares handle and kind, where they are given, with what is there (tc_get_qdisc, sch_api.c).
+    return netlink.message(RTM_DELQDISC, NLM_F_ACK, TCMSG.pack(0, index, handle, parent, 0), text(TCA_KIND, kind))

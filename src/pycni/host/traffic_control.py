@@ -7,7 +7,6 @@ import errno
 from pycni.change import ops, shaping
 from pycni.cni.errors import CniError, Code
 from pycni.host import messages, tc_messages
-from pycni.host.tc_messages import TC_H_INGRESS, TC_H_ROOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from pycni.host.rtnl import Netlink
     from pycni.host.tc_messages import Qdisc
 
-# ENOENT: none there; EINVAL: only the kernel's own (tc_get_qdisc, sch_api.c); ENODEV: no link
+# ENOENT: none there; EINVAL: another one, or only the kernel's own (tc_get_qdisc, sch_api.c); ENODEV: no link
 _GONE = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
 # what the kernel says of a kind of device, discipline, classifier or action that it has not (ifb; tbf, u32, mirred)
 _LACKING = (errno.EOPNOTSUPP, errno.ENOENT)
@@ -34,21 +33,22 @@ def qdiscs(socket: Netlink, *indexes: int) -> dict[int, tuple[Qdisc, ...]]:
 
 
 def redirections(socket: Netlink, index: int) -> tuple[int, ...]:
-    """The indexes of the links to which everything that comes in by link *index* is led; () where nothing is."""
+    """For each filter on what comes in by link *index* the index of the link to which it leads everything, 0 for one
+    that does something else."""
     try:
         payloads = socket.answers(tc_messages.list_filters(index))
     except OSError as failure:
         if failure.errno not in _GONE:
             raise
         return ()  # no discipline that could hold filters
-    return tuple(filter(None, map(tc_messages.read_redirection, payloads)))
+    return tuple(map(tc_messages.read_redirection, payloads))
 
 
 def stop_shaping(socket: Netlink, link: int, *, incoming: bool) -> None:
-    """Remove the queueing discipline of what comes in by a link, with its filters, or else of what leaves by it; none
-    there is fine."""
+    """Remove our queueing discipline of what comes in by a link, with its filters, or else of what leaves by it; none
+    there is fine, and somebody else's stays."""
     try:
-        socket.request(tc_messages.delete_qdisc(link, TC_H_INGRESS if incoming else TC_H_ROOT))
+        socket.request(tc_messages.delete_ingress(link) if incoming else tc_messages.delete_tbf(link))
     except OSError as failure:
         if failure.errno not in _GONE:
             raise
@@ -95,7 +95,7 @@ def _redirect_ingress(kernel: Kernel, op: shaping.RedirectIngress) -> Op:
     try:
         kernel.host.request(filtered)
     except OSError as failure:
-        kernel.host.request(tc_messages.delete_qdisc(link.index, TC_H_INGRESS))
+        kernel.host.request(tc_messages.delete_ingress(link.index))
         if failure.errno in _LACKING:
             raise _lacks(
                 "u32 filter with a mirred action (CONFIG_NET_CLS_U32, CONFIG_NET_ACT_MIRRED)", failure
