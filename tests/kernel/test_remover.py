@@ -71,6 +71,17 @@ def test_the_mac_of_the_other_end_is_seen_from_the_host(make_namespace: Callable
     assert host.in_namespace(look)[0] == ""
 
 
+def test_a_namespace_that_goes_has_no_id(make_namespace: Callable[..., Namespace]) -> None:
+    """What the kernel says of a pair whose other end is just being taken down: -1, of which no link is found."""
+    host = make_namespace()
+
+    def ask() -> None:
+        with rtnl.Netlink() as socket, pytest.raises(OSError, match="Invalid argument"):
+            socket.answers(messages.get_link(1, netnsid=-1))
+
+    host.in_namespace(ask)
+
+
 def test_links_go_also_where_no_thread_can_be_started(
     make_namespace: Callable[..., Namespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,9 +217,9 @@ def delete_group(group: int) -> bytes:
 def get_link(link: int | str, *, netnsid: int | None = None) -> bytes:
     """Ask for one link by index, name or alternative name, without its statistics; the answer is `link_facts.Link`.
 
-    *netnsid*: of the namespace that it is in, as the socket's own namespace numbers it.
+    *netnsid*: of the namespace that it is in, as the socket's own namespace numbers it; EINVAL for -1, of one without.
     """
-    elsewhere = b"" if netnsid is None else u32(IFLA_TARGET_NETNSID, netnsid)
+    elsewhere = b"" if netnsid is None else attribute(IFLA_TARGET_NETNSID, netlink.I32.pack(netnsid))
     return netlink.message(RTM_GETLINK, 0, _link(link), elsewhere, u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS))
 
 
