@@ -13,6 +13,8 @@ from pycni.cni.errors import CniError, Code
 from pycni.etcd import requests
 from pycni.etcd.client import Client
 from pycni.etcd.connect import open_client
+from pycni.etcd.failure import Unreachable
+from pycni.etcd.grpc_endpoint import GrpcEndpoint
 from tests.etcd.place import TRANSPORTS, conf_of
 
 both = pytest.mark.parametrize("transport", TRANSPORTS)
@@ -211,3 +213,20 @@ def test_lease_ends_with_its_keys(transport: str, shared: Etcd, prefix: str) -> 
         client.revoke(lease)
         client.revoke(lease)
         assert client.get(f"{prefix}/a") is None
+
+
+def test_connection_that_another_thread_closes(shared: Etcd, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed between the look at it and the request, it is one that does not answer: a call goes on over a new one, and
+    a watch can be begun anew."""
+    with TRANSPORTS["grpc"](conf_of(shared)) as client:
+        (caller,) = client.callers
+        assert isinstance(caller, GrpcEndpoint)
+        before = caller.client(1.0)
+        caller.close()
+        with monkeypatch.context() as patch:
+            looks = iter([before, before])
+            patch.setattr(caller, "client", lambda timeout_s: next(looks, None) or GrpcEndpoint.client(caller, 1.0))
+            with pytest.raises(Unreachable, match="Cannot invoke RPC"):
+                caller.watch(iter([]), 1.0)
+            assert client.get(f"{prefix}/a") is None
+        assert next(looks, None) is None, "both met the closed connection"

@@ -154,6 +154,29 @@ def test_mirror_with_authentication(cluster: Callable[..., Etcd], mirrors: ExitS
         mirrors.close()
 
 
+def test_mirror_survives_a_bug(
+    shared: Etcd, prefix: str, mirrors: ExitStack, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What nobody expected is told, with its traceback, the mirror is stale meanwhile, and reads everything anew."""
+    with grpc_client(conf_of(shared)) as client, grpc_client(conf_of(shared)) as writer:
+        seen = Seen(client, f"{prefix}/", mirrors)
+        with monkeypatch.context() as patch:
+            patch.setattr(seen.mirror, "_apply", _fail)
+            put(writer, f"{prefix}/a")
+            wait_until(lambda: "planted" in seen.mirror.reason, 5.0)
+        assert seen.mirror.stale_since > 0
+        seen.equals(writer, f"{prefix}/")
+        wait_until(lambda: seen.mirror.stale_since == 0.0, 5.0)
+        assert "planted" in capfd.readouterr().err
+        put(writer, f"{prefix}/b")
+        seen.equals(writer, f"{prefix}/")
+        mirrors.close()
+
+
+def _fail(*_: object) -> None:
+    raise ValueError("planted")
+
+
 def test_mirror_of_a_range(shared: Etcd, prefix: str, mirrors: ExitStack) -> None:
     """What agents follow is one range: changes in it come, those in front of it and behind it do not."""
     keys = Keys(prefix)

@@ -44,6 +44,25 @@ def test_lease_is_kept(shared: Etcd, prefix: str) -> None:
         assert told == [True, False, True]
 
 
+def test_lease_survives_a_bug(shared: Etcd, prefix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """What nobody expected ends neither the keeping nor the truth about it: the traceback is told, the lease counts as
+    lost meanwhile, and is had again."""
+    told: list[bool] = []
+    bugs = [ValueError("planted")]
+
+    def establish(client: Client, lease: int) -> None:
+        put_under(client, f"{prefix}/me", lease)
+        if told == [True] and bugs:
+            raise bugs.pop()
+
+    with grpc_client(conf_of(shared)) as client:
+        keeper = Keeper(client, 2, establish, lambda held, reason: told.append(held))
+        keeper.start()
+        wait_until(lambda: told == [True, False, True], 10.0)
+        assert "planted" in capfd.readouterr().err
+        keeper.stop()
+
+
 def test_lease_that_is_gone_and_confirmed(shared: Etcd, prefix: str) -> None:
     """Old releases confirm a lease that they have revoked: that its keys cannot be put is enough to ask for another."""
 

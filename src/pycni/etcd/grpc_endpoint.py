@@ -54,6 +54,8 @@ class GrpcEndpoint:
             if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self.note_silence()
             raise failure_of(exc, with_user=bool(self._conf.user)) from None
+        except ValueError as exc:
+            raise _closed(exc) from None
         except StopIteration:
             raise Unreachable("the stream ended without an answer") from None
 
@@ -65,7 +67,10 @@ class GrpcEndpoint:
         client = self.client(timeout_s)
         metadata = (*(client.metadata or ()), ("hasleader", "true"))
         stub = self._rpc.WatchStub(client.channel)
-        return stub.Watch(requests, credentials=_credentials(client, self.endpoint), metadata=metadata)
+        try:
+            return stub.Watch(requests, credentials=_credentials(client, self.endpoint), metadata=metadata)
+        except ValueError as exc:
+            raise _closed(exc) from None
 
     def watch_request(self, first: str, end: str, revision: int) -> Any:
         create = {"key": first.encode(), "range_end": end.encode(), "start_revision": revision}
@@ -125,6 +130,12 @@ class GrpcEndpoint:
 def _credentials(client: Any, endpoint: Endpoint) -> Any:
     # Call credentials are refused on a clear text channel; there the token travels in the metadata alone.
     return client.call_credentials if endpoint.tls else None
+
+
+def _closed(exc: ValueError) -> Unreachable:
+    """Another thread has closed the connection (`close`) between our look at it and the request, for which grpc has but
+    a ValueError. The next try makes a new one."""
+    return Unreachable(str(exc), sent=False)
 
 
 def failure_of(exc: Any, *, with_user: bool) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 
 from pycni.cni.errors import CniError
@@ -68,6 +69,10 @@ class Keeper:
                 self._tell(False, str(failure))
                 if "lease not found" in failure.msg:
                     self.lease = 0  # etcd before 3.4.39 may confirm one that it has revoked
+                pause_s = RETRY_S
+            except Exception as failure:  # a bug must not end the keeping for ever, with `held` as it was
+                traceback.print_exception(failure)
+                self._tell(False, repr(failure))
                 pause_s = RETRY_S
             self._stop.wait(pause_s)
 

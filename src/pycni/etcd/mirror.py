@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 from pycni.cni.errors import CniError, Code
@@ -97,9 +98,16 @@ class Mirror:
             except Compacted:
                 recheck = False  # what the reading finds was no error of anybody's
             except CniError as failure:
-                self._reason = str(failure)
-                self._unread_since = self._unread_since or time.time()
-                self._stop.wait(RETRY_S)
+                self._pause(str(failure))
+            except Exception as failure:  # a bug must not end the following for ever, without a word
+                traceback.print_exception(failure)
+                self._pause(repr(failure))
+
+    def _pause(self, reason: str) -> None:
+        """It failed, for that reason: wait before the next reading."""
+        self._reason = reason
+        self._unread_since = self._unread_since or time.time()
+        self._stop.wait(RETRY_S)
 
     def _read(self, recheck: bool) -> None:
         answer = self._client.read(self._prefix, end=self._end, page_s=PAGE_S)
