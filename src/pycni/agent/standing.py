@@ -141,12 +141,15 @@ class Standing:
             presence.announce(
                 client, self._keys, node, record, lease, is_former=partial(is_former, record), sync=self._sync()
             )
-        except Silent:
-            raise
-        except CniError as failure:
+        except presence.Double as failure:
             if not self.refused:
                 self._note("error", "overlay-refused", msg=str(failure))
             self.refused = str(failure)
+            raise
+        except Silent:
+            raise
+        except CniError as failure:  # a full etcd, a missing permission: whoever calls is told so by etcd itself
+            self._unsaid(str(failure))
             raise
         finally:
             self._asked.set()
@@ -211,10 +214,14 @@ class Standing:
             self._report()
             self._failure = ""
         except (CniError, OSError) as failure:
-            if not self._failure:
-                self._note("warning", "overlay-unsaid", msg=str(failure))
-            self._failure = str(failure)
+            self._unsaid(str(failure))
         return not self._failure and not self._fenced
+
+    def _unsaid(self, why: str) -> None:
+        """Something could not be told to etcd; it is tried again."""
+        if why != self._failure:
+            self._note("warning", "overlay-unsaid", msg=why)
+        self._failure = why
 
     def _report(self) -> None:
         """Where somebody was declared dead, say so as soon as the kernel has followed."""

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 
 
+class Double(CniError):
+    """CniError 11: another machine, or agent, has this host's id or the address of its tunnels."""
+
+    def __init__(self, msg: str, details: str) -> None:
+        super().__init__(Code.TRY_AGAIN, msg, details)
+
+
 def announce(
     client: Client,
     keys: Keys,
@@ -34,7 +41,7 @@ def announce(
     often. Of a sync its time alone is no difference.
 
     *is_former*: whether the writer of another record under this id is a process of this very machine that has ended.
-    CniError 11 where another host has this id or one of the addresses: two machines with one identity, as after copying
+    `Double` where another host has this id or one of the addresses: two machines with one identity, as after copying
     a disk, or this host's own former boot, until its lease runs out.
     """
     node_key = keys.node(node)
@@ -46,8 +53,7 @@ def announce(
         _refuse_double(node, record, mine, is_former)
         for key, found in zip(vteps, claimed, strict=True):
             if found is not None and found.value != node.encode():
-                raise CniError(
-                    Code.TRY_AGAIN,
+                raise Double(
                     f"host {found.value.decode(errors='replace')} has the address of this host's tunnels",
                     f"{' '.join(keys.parse(key))}: give one of them another, or stop it",
                 )
@@ -86,8 +92,7 @@ def _refuse_double(node: str, record: Node, found: KeyValue | None, is_former: C
     except SchemaError:
         return  # damaged: ours to mend
     if (other.boot, other.pid, other.started) != (record.boot, record.pid, record.started) and not is_former(other):
-        raise CniError(
-            Code.TRY_AGAIN,
+        raise Double(
             f"host id {node} is in use by process {other.pid} of {other.name}: another machine or agent, or this one"
             " before it booted",
             "it is free when that lease runs out; on a copied disk remove the file `node` of pycni's state directory",
