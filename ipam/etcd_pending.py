@@ -10,7 +10,7 @@ from pycni.cni import json_text
 from pycni.cni.conf import Keys as ConfKeys
 from pycni.cni.errors import CniError
 from pycni.etcd.claims import give_back
-from pycni.etcd.client import Silent
+from pycni.etcd.client import Unavailable
 from pycni.etcd.conf import EtcdConf
 from pycni.etcd.connect import open_client
 from pycni.etcd.records import OwnEndpoint
@@ -19,6 +19,8 @@ from pycni.ipam.etcd_state import HostState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pycni.etcd.client import Client
     from pycni.ipam.etcd_state import Pending
     from pycni.store import Store
@@ -29,31 +31,48 @@ LATE_S = 60.0  # a request without an answer may still arrive so long after it w
 def finish(state: HostState, client: Client, keys: Keys, most: int) -> None:
     """Give back up to *most* pending ones, oldest first.
 
-    CniError 11 where etcd does not answer; what etcd refuses stays, with a word on stderr.
+    `Unavailable` where etcd does not answer, or not to us; what etcd refuses stays, with a word on stderr.
     """
     node = state.node()
     for name, pending in state.pending()[:most]:
         try:
             if _finish(client, keys, node, pending):
                 state.forget(name)
-        except Silent:
+        except Unavailable:
             raise
         except CniError as failure:
             print(f"pycni: {pending.container_id} is still to be given back: {failure}", file=sys.stderr)
 
 
-def finish_everywhere(store: Store) -> tuple[str, ...]:
-    """Do so for every cluster that this host has something to give back to; what hindered it. For the agent."""
+def finish_everywhere(store: Store, connections: Mapping[str, str]) -> tuple[str, ...]:
+    """Do so for every cluster that this host has something to give back to; what hindered it. For the agent.
+
+    *connections*: the `etcd` objects that are known to be in use, by prefix, for what was noted with one that may be
+    outdated.
+    """
     directory = os.path.dirname(store.path)
     failures = []
-    for connection in HostState.pending_connections(directory):
+    for noted in HostState.pending_connections(directory):
         try:
-            conf = EtcdConf.parse(ConfKeys(json_text.loads(connection), "etcd"))
-            with open_client(conf) as client:
-                finish(HostState(directory, conf.prefix), client, Keys(conf.prefix), most=1 << 30)
+            _finish_cluster(directory, noted, connections)
         except CniError as failure:
             failures.append(str(failure))
     return tuple(failures)
+
+
+def _finish_cluster(directory: str, noted: str, connections: Mapping[str, str]) -> None:
+    conf = EtcdConf.parse(ConfKeys(json_text.loads(noted), "etcd"))
+    state, keys = HostState(directory, conf.prefix), Keys(conf.prefix)
+    known = connections.get(conf.prefix, noted)
+    if known != noted:  # nobody says which one is newer
+        try:
+            with open_client(EtcdConf.parse(ConfKeys(json_text.loads(known), "etcd"))) as client:
+                finish(state, client, keys, most=1 << 30)
+            return
+        except Unavailable:
+            pass
+    with open_client(conf) as client:
+        finish(state, client, keys, most=1 << 30)
 
 
 def _finish(client: Client, keys: Keys, node: str, pending: Pending) -> bool:

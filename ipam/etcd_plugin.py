@@ -6,13 +6,14 @@ etcd says who has an address; this host's store keeps a copy of its own part, so
 
 from __future__ import annotations
 
+import sys
 import time
 
 from pycni.cni.errors import CniError, Code
 from pycni.cni.result import Result
 from pycni.etcd import requests
 from pycni.etcd.claims import Want
-from pycni.etcd.client import Silent
+from pycni.etcd.client import Denied, Silent, Unavailable
 from pycni.etcd.records import OwnEndpoint
 from pycni.etcd.schema import SchemaError
 from pycni.ipam import etcd_blocks
@@ -70,7 +71,7 @@ def add(call: Call, conf: NetConf, store: Store) -> Result:
 
 
 def delete(call: Call, conf: NetConf, store: Store) -> None:
-    """Give back what the attachment has. Where etcd does not answer, that is remembered and DEL succeeds."""
+    """Give back what the attachment has. Where etcd does not answer, or not to us, that is remembered, with success."""
     site = Site(call, conf, store)
     if site.settings.blocks:
         etcd_blocks.delete(site)
@@ -82,7 +83,9 @@ def delete(call: Call, conf: NetConf, store: Store) -> None:
                 _give_back(site, client, call.container_id, call.ifname)
                 site.release_here(held)
                 site.finish_pending(client)
-        except Silent:
+        except Unavailable as failure:
+            if isinstance(failure, Denied):
+                print(f"pycni: {call.container_id} is still to be given back: {failure}", file=sys.stderr)
             if held:
                 site.remember(call.container_id, call.ifname, created=held[0].created)
             site.release_here(held)

@@ -63,6 +63,13 @@ def switch_authentication_on(member: EtcdMember, users: Mapping[str, str], roles
     member.post("/v3/auth/enable", {})
 
 
+def change_password(member: EtcdMember, user: str, password: str) -> None:
+    """Where authentication is on, with root's password as `switch_authentication_on` gave it. Tokens stay valid."""
+    answer = member.post("/v3/auth/authenticate", {"name": "root", "password": "root"})
+    assert isinstance(answer, dict), answer
+    member.post("/v3/auth/user/changepw", {"name": user, "password": password}, token=answer["token"])
+
+
 def add_role(member: EtcdMember, role: str, permissions: Sequence[tuple[str, str]]) -> None:
     """*permissions*: (READ, WRITE or READWRITE; prefix)."""
     member.post("/v3/auth/role/add", {"name": role})

@@ -10,13 +10,13 @@ from pycni.change import ops
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import Attachment, bridge_alias
 from pycni.cni.result import Interface, Result, dump, render_result
-from pycni.etcd.client import Silent
+from pycni.etcd.client import Unavailable
 from pycni.host import netns, rtnl
 from pycni.host.apply import Kernel, apply_plan
 from pycni.host.firewall import open_firewall
 from pycni.ipam import delegate
 from pycni.plugins.overlay import following, plan
-from pycni.plugins.overlay.conf import MULTICAST, OUR_IPAM, OverlayConf, with_etcd
+from pycni.plugins.overlay.conf import MULTICAST, OUR_IPAM, OverlayConf, connection_of, with_etcd
 from pycni.plugins.overlay.joining import join, joined_again
 from pycni.plugins.overlay.program import know_peers
 from pycni.plugins.overlay.site import host_state
@@ -106,7 +106,8 @@ def _attach(store: Store, record: Record, call: Call, netconf: NetConf, conf: Ov
         store.attachments.remove(record)
         from pycni.plugins.overlay.leaving import leave_if_last
 
-        leave_if_last(store, record.attachment.network, ask_etcd=False if isinstance(failure, Silent) else None)
+        silent = isinstance(failure, Unavailable)
+        leave_if_last(store, record.attachment.network, connection_of(netconf), ask_etcd=False if silent else None)
         raise
     inverses: list[ops.Op] = []
     try:

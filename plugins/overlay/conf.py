@@ -8,7 +8,7 @@ from pycni.cni.errors import CniError, Code, shown
 from pycni.cni.keys import Keys
 from pycni.cni.names import check_ifname
 from pycni.cni.value import Value
-from pycni.etcd.conf import EtcdConf
+from pycni.etcd.conf import EtcdConf, renewed
 from pycni.firewall.choose import check_backend
 
 TYPE_CHECKING = False
@@ -171,6 +171,34 @@ def with_etcd(conf: NetConf, args: str = "") -> NetConf:
         told["ipam"] = ipam
     keys = Keys(told)
     return conf.replace(keys=keys, ipam=keys.object("ipam"), raw=json_text.dumps(told).encode())
+
+
+def reached_as(conf: NetConf, now: NetConf) -> NetConf:
+    """*conf*, that of an ADD long ago, with the connection to etcd of *now*, where both are of one cluster: its members
+    and passwords may be others by now. Both of `with_etcd`."""
+    from pycni.cni import json_text
+
+    told, ipam = conf.keys.as_dict(), conf.ipam.as_dict()
+    for old, new in ((told, now.keys.raw("etcd")), (ipam, now.ipam.raw("etcd"))):
+        if isinstance(old.get("etcd"), dict) and isinstance(new, dict):
+            old["etcd"] = renewed(old["etcd"], new)
+    if ipam:
+        told["ipam"] = ipam
+    keys = Keys(told)
+    return conf.replace(keys=keys, ipam=keys.object("ipam"), raw=json_text.dumps(told).encode())
+
+
+def connection_of(conf: NetConf) -> dict[str, str]:
+    """The `etcd` object of *conf* as JSON text, by its prefix; empty where there is none, or none that can be used."""
+    from pycni.cni import json_text
+
+    etcd = conf.keys.raw("etcd")
+    if not isinstance(etcd, dict):
+        return {}
+    try:
+        return {EtcdConf.parse(conf.keys.object("etcd")).prefix: json_text.dumps(etcd)}
+    except CniError:
+        return {}
 
 
 def _of_mode(conf: NetConf, given: dict[str, Any], inner: Any, args: str) -> dict[str, Any]:

@@ -6,16 +6,14 @@ import sys
 
 from pycni.attach.release import attempt, call_of, release
 from pycni.change.ops import DeleteLink, EnsureSysctl
-from pycni.cni import json_text
 from pycni.cni.conf import parse_conf
 from pycni.cni.errors import CniError, not_released
 from pycni.cni.names import Attachment, host_link_name
-from pycni.etcd.client import Silent
-from pycni.etcd.conf import EtcdConf
+from pycni.etcd.client import Unavailable
 from pycni.host import links
 from pycni.ipam import delegate
 from pycni.plugins.overlay import following
-from pycni.plugins.overlay.conf import ROUTED, gateway_of, with_etcd
+from pycni.plugins.overlay.conf import ROUTED, connection_of, gateway_of, reached_as, with_etcd
 from pycni.store import open_store
 
 TYPE_CHECKING = False
@@ -42,8 +40,10 @@ def delete(call: Call, netconf: NetConf) -> None:
             if record is None:
                 _release(store, attachment, call, netconf, removal=removal)
             else:
-                # What the ADD was configured with counts; the configuration may be another by now, or broken.
-                _release(store, attachment, call, parse_conf(record.conf.encode(), "DEL"), record=record)
+                # What the ADD was configured with counts; the configuration may be another by now, or broken. Only how
+                # etcd is reached is to be taken from what is now.
+                former = reached_as(parse_conf(record.conf.encode(), "DEL"), netconf)
+                _release(store, attachment, call, former, record=record)
     finally:
         removal.wait()
 
@@ -55,9 +55,10 @@ def _links(attachment: Attachment, call: Call, netconf: NetConf) -> tuple[str, .
     return tuple(host_link_name(attachment.replace(ifname=name)) for name in names)
 
 
-def release_record(store: Store, record: Record, executable: str = "") -> None:
-    """The same by the record alone; see attach.release.release_record."""
+def release_record(store: Store, record: Record, executable: str = "", now: NetConf | None = None) -> None:
+    """The same by the record alone; see attach.release.release_record. *now*: the network's configuration, if known."""
     conf = parse_conf(record.conf.encode(), "DEL")
+    conf = conf if now is None else reached_as(conf, now)
     _release(store, record.attachment, call_of(record, conf, executable), conf, record=record)
 
 
@@ -114,14 +115,9 @@ def _release(
 def ask_follower(netconf: NetConf) -> None:
     """CniError 11 on a machine that has another one's id, as a copied disk has: what etcd says is not its own."""
     follower = following.follower()
-    etcd = netconf.keys.raw("etcd")
-    if follower is None or not isinstance(etcd, dict):
-        return
-    try:
-        prefix = EtcdConf.parse(netconf.keys.object("etcd")).prefix
-    except CniError:
-        return  # DEL works with whatever is left of a configuration
-    follower.admit(json_text.dumps(etcd), prefix)
+    if follower is not None:
+        for prefix, connection in connection_of(netconf).items():
+            follower.admit(connection, prefix)
 
 
 def _release_outside(
@@ -148,20 +144,22 @@ def _after(
 
     try:
         answers = _hand_back(store, call, netconf)
-        failures += leave_if_last(store, attachment.network, ask_etcd=None if answers else False)
+        connections = connection_of(netconf)
+        failures += leave_if_last(store, attachment.network, connections, ask_etcd=None if answers else False)
     except (CniError, OSError) as failure:
         failures.append(str(failure))
 
 
 def _hand_back(store: Store, call: Call, netconf: NetConf) -> bool:
-    """Give back the blocks of a routed network that nobody here has an address of; False where etcd is silent.
+    """Give back the blocks of a routed network that nobody here has an address of; False where etcd is silent, or does
+    not let us in.
 
     A failure is none of DEL: the blocks stay this host's, for its next container or GC.
     """
     try:
         if netconf.keys.raw("mode") == ROUTED and delegate.is_ours(call, netconf):
             delegate.ask("GC", call.replace(command="GC"), netconf.replace(valid_attachments=None), store)
-    except Silent:
+    except Unavailable:
         return False
     except CniError as failure:
         print(f"pycni: the blocks of network {netconf.name} stay this host's: {failure}", file=sys.stderr)

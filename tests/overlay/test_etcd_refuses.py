@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netns_fixtures import wait_until
-from netns_fixtures.etcd_admin import status
+from netns_fixtures import Host, wait_until
+from netns_fixtures.etcd_admin import change_password, status, switch_authentication_on
+from pycni.cni.conf import Keys as ConfKeys
+from pycni.etcd.conf import EtcdConf
+from pycni.etcd.connect import open_client
+from pycni.etcd.schema import Keys
 from tests.overlay.following import events_of, start, wait_in_step
-from tests.overlay.overlay_lab import OverlayLab
+from tests.overlay.overlay_lab import PREFIX, Conf, OverlayLab, records
 
 
 def test_etcd_is_full(overlay: Callable[..., OverlayLab]) -> None:
@@ -24,10 +28,89 @@ def test_etcd_is_full(overlay: Callable[..., OverlayLab]) -> None:
     wait_until(lambda: "space exceeded" in str(problems(lab)), 5.0, "the agent says what hinders it")
     lab.delete(a, one)
     assert events_of(lab.agents[0], "overlay-refused") == []
-    assert not [key for key in lab.keys() if key.startswith(("ep/", "own"))]
+    assert owned(lab, lab.conf()) == set()
     alarm(lab, "DEACTIVATE")
     lab.add(a, "three")
     wait_until(lambda: not problems(lab), 5.0, "and it is over")
+
+
+def test_changed_password(overlay: Callable[..., OverlayLab]) -> None:
+    """DEL and GC use the password that the configuration has now, for containers from before too. With a wrong one DEL
+    succeeds, says so, and what is owed is given back by the next call that is let in."""
+    lab = overlay(hosts=1)
+    (a,) = lab.hosts
+    member = lab.etcd.members[0]
+    switch_authentication_on(member, {"u": "old"}, {"u": ["root"]})
+    old, new = with_user(lab, "old"), with_user(lab, "new")
+    for name in ("one", "two", "three", "four"):
+        lab.add(a, name, old)
+    change_password(member, "u", "new")
+    forget_tokens(a)
+    lab.delete(a, "one", new)
+    assert owned(lab, new) == {"two", "three", "four"}
+    forget_tokens(a)
+    answer = lab.call("DEL", a, "two", old)
+    assert answer.ok, answer
+    assert "two is still to be given back" in answer.stderr
+    assert "authentication failed" in answer.stderr
+    assert owned(lab, new) == {"two", "three", "four"}
+    assert lab.gc(a, new, "four").ok
+    assert owned(lab, new) == {"four"}
+    forget_tokens(a)
+    assert lab.call("DEL", a, "four", old).ok
+    assert records(a) == {}
+    assert lab.devices(a) == []
+    assert lab.gc(a, new).ok
+    assert owned(lab, new) == set()
+    assert not [key for key in keys_of(lab, new) if key.startswith("member/")]
+
+
+def test_changed_endpoints(overlay: Callable[..., OverlayLab]) -> None:
+    """The only member that a container's ADD knew is gone: DEL asks those that the configuration has now. Where it has
+    none of them, what is owed is given back by GC with those that answer, and the host is a member no more."""
+    lab = overlay(hosts=1, members=3)
+    (a,) = lab.hosts
+    gone, *others = lab.etcd.endpoints
+    old, new = with_endpoints(lab, gone), with_endpoints(lab, *others)
+    lab.add(a, "one", old)
+    lab.add(a, "two", old)
+    lab.etcd.members[0].stop()
+    lab.delete(a, "one", new)
+    assert owned(lab, new) == {"two"}
+    lab.delete(a, "two", old)
+    assert owned(lab, new) == {"two"}
+    assert lab.gc(a, new).ok
+    assert not [key for key in keys_of(lab, new) if key.startswith(("ep/", "own/", "member/"))]
+
+
+def with_endpoints(lab: OverlayLab, *endpoints: str) -> Conf:
+    return lab.conf(etcd={**lab.connection(), "endpoints": list(endpoints)})
+
+
+def with_user(lab: OverlayLab, password: str) -> Conf:
+    """The network, where etcd wants the password of a user."""
+    return lab.conf(etcd={**lab.connection(), "user": "u", "password": password})
+
+
+def forget_tokens(host: Host) -> None:
+    """What the calls before left on *host*, of an earlier password, would be good for some minutes."""
+    host.run(["sh", "-c", "rm -f /run/pycni/etcd-*"])
+
+
+def keys_of(lab: OverlayLab, conf: Conf) -> list[str]:
+    """As `OverlayLab.keys`, asked with the connection of *conf*."""
+    base = Keys(PREFIX).base
+
+    def names() -> list[str]:
+        with open_client(EtcdConf.parse(ConfKeys(conf["etcd"], "etcd"))) as client:
+            return [each.key.removeprefix(base) for each in client.read(base).found]
+
+    return lab.hosts[0].in_namespace(names)
+
+
+def owned(lab: OverlayLab, conf: Conf) -> set[str]:
+    """The containers that have addresses, as etcd says."""
+    return {key.split("/")[4] for key in keys_of(lab, conf) if key.startswith("own/")}
 
 
 def alarm(lab: OverlayLab, action: str) -> None:

@@ -35,8 +35,8 @@ PATIENCE_S = 1.0  # of an ADD, for what etcd says of its network
 
 
 class Cluster:
-    """See the module. *directory*: of the host's store. *ring* is called when `compare_due` should be.
-    *dead_after_s*, *ttl_s*: as in the agent's configuration."""
+    """See the module. *connection*: the `etcd` object as JSON text. *directory*: of the host's store. *ring* is called
+    when `compare_due` should be. *dead_after_s*, *ttl_s*: as in the agent's configuration."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Cluster:
     ) -> None:
         conf = EtcdConf.parse(ConfKeys(json_text.loads(connection), "etcd"))
         self.keys = Keys(prefix)
+        self.connection = connection
         self.state = HostState(directory, prefix)
         self.node = self.state.node()
         self.networks: dict[str, Followed] = {}

@@ -120,11 +120,12 @@ class Overlay:
         """Finish what a DEL did not: it was killed, or etcd was silent; what hindered it, in words."""
         if any(cluster.standing.refused for cluster in self.clusters):
             return ()  # it may be another machine's
+        connections = {cluster.keys.prefix: cluster.connection for cluster in self.clusters}
         if all_joined(self._directory) or all_joined(self._directory, left=True):
             from pycni.plugins.overlay.leaving import finish_everywhere
 
-            finish_everywhere(store)
-        return etcd_pending.finish_everywhere(store)
+            finish_everywhere(store, connections)
+        return etcd_pending.finish_everywhere(store, connections)
 
     def counts(self) -> dict[str, Any]:
         """For status and metrics: of each cluster, by its prefix, what `cluster_view.counts` says."""

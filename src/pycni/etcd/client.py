@@ -10,7 +10,16 @@ from __future__ import annotations
 import time
 
 from pycni.cni.errors import CniError, Code
-from pycni.etcd.failure import PERMISSION_DENIED, TOKEN_ENDED, UNAUTHENTICATED, NoGateway, Rejected, Unreachable
+from pycni.etcd.failure import (
+    AUTH_FAILED,
+    NO_USER,
+    PERMISSION_DENIED,
+    TOKEN_ENDED,
+    UNAUTHENTICATED,
+    NoGateway,
+    Rejected,
+    Unreachable,
+)
 from pycni.etcd.requests import PAGE, Answer, end_of, range_request
 
 TYPE_CHECKING = False
@@ -41,7 +50,7 @@ LAST_TRY_S = 0.1  # before the time is over
 
 class Client:
     """See the module. Raises CniError only: 11 (`Silent`) when no endpoint answers in time, 7 for what etcd refuses: a
-    wrong password, a missing permission, a request too large. Thread-safe where its transport is.
+    wrong password (`Denied`), a missing permission, a request too large. Thread-safe where its transport is.
 
     patience_s: how long a request may take over all endpoints, where it is not given as *timeout_s*.
     """
@@ -163,13 +172,21 @@ def pause(wanted_s: float, left_s: float) -> float:
     return left_s - LAST_TRY_S if left_s >= LAST_TRY_S + PAUSE_S else left_s
 
 
-class Silent(CniError):
+class Unavailable(CniError):
+    """Nothing is to be heard of etcd now, with this configuration: what it is owed is to be remembered."""
+
+
+class Silent(Unavailable):
     """CniError 11: no endpoint gave an answer. *sent*: the request may have been carried out, or may yet be."""
 
     def __init__(self, reasons: dict[Endpoint, str], *, sent: bool) -> None:
         told = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in reasons.items())
         super().__init__(Code.TRY_AGAIN, f"etcd does not answer: {told}", "the next call tries again")
         self.sent = sent
+
+
+class Denied(Unavailable):
+    """CniError 7: etcd does not believe who we are. The password is another by now, say."""
 
 
 def _authenticated(caller: Caller, method: str, body: Request, timeout_s: float) -> Answer:
@@ -191,4 +208,6 @@ def _refused(endpoint: Endpoint, refusal: Rejected) -> CniError:
         return CniError(Code.INVALID_CONFIG, text, "the roles that a host needs are in docs/etcd-schema.md")
     if "space exceeded" in refusal.text:
         return CniError(Code.TRY_AGAIN, text, "compact and defragment it, then disarm its alarm")
+    if refusal.code == UNAUTHENTICATED or any(one in refusal.text for one in (AUTH_FAILED, TOKEN_ENDED, NO_USER)):
+        return Denied(Code.INVALID_CONFIG, text, "see user and password of the `etcd` object")
     return CniError(Code.INVALID_CONFIG, text)

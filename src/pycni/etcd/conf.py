@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pycni.cni.errors import CniError, Code, shown
+from pycni.cni.keys import Keys
 from pycni.cni.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pycni.cni.conf import Keys
+    from typing import Any
 
 DEFAULT_PORT = 2379
 DEFAULT_PREFIX = "/pycni"
+_CONNECTION = ("endpoints", "ca", "cert", "key", "user", "password")
 _PREFIX_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-/"
 
 
@@ -55,6 +57,18 @@ class EtcdConf(Value):
         )
         _check_security(keys, conf)
         return conf
+
+
+def renewed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The `etcd` object *then* with the members, certificates and password of *now*; *then* as it is where *now* is of
+    another cluster, or cannot be used."""
+    try:
+        if EtcdConf.parse(Keys(now, "etcd")).prefix != _prefix(Keys(then, "etcd")):
+            return then
+    except CniError:
+        return then
+    kept = {key: value for key, value in then.items() if key.lower() not in _CONNECTION}
+    return {**kept, **{key: value for key, value in now.items() if key.lower() in _CONNECTION}}
 
 
 def _endpoint(keys: Keys, at: int, text: str) -> Endpoint:

@@ -12,6 +12,7 @@ FAILED_PRECONDITION, OUT_OF_RANGE, UNAVAILABLE, UNAUTHENTICATED = 9, 11, 14, 16
 TOKEN_ENDED = "invalid auth token"
 NO_USER = "user name is empty"
 AUTH_OFF = "authentication is not enabled"
+AUTH_FAILED = "authentication failed"  # no such user, or another password
 #: etcd passes errors of its own contexts on as they are, without a status of their own.
 _PASSING = ("leader", "timed out", "timeout", "context deadline exceeded", "context canceled")
 
