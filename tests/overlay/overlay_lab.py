@@ -190,6 +190,21 @@ class OverlayLab:
         return self.traces()
 
 
+def with_endpoints(lab: OverlayLab, *endpoints: str, **keys: Any) -> Conf:
+    """A network whose configuration names these members of etcd."""
+    return lab.conf(etcd={**lab.connection(), "endpoints": list(endpoints)}, **keys)
+
+
+def with_user(lab: OverlayLab, password: str, **keys: Any) -> Conf:
+    """The same where etcd wants the password of the user "u"."""
+    return lab.conf(etcd={**lab.connection(), "user": "u", "password": password}, **keys)
+
+
+def forget_tokens(host: Host) -> None:
+    """What the calls before left on *host*, of an earlier password, would be good for some minutes."""
+    host.run(["sh", "-c", "rm -f /run/pycni/etcd-*"])
+
+
 def records(host: Host) -> dict[str, str]:
     """The attachments in the state file of *host*: owner to state."""
     part = "CASE part WHEN '' THEN '' ELSE '/' || part END"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netns_fixtures import Host, wait_until
+from netns_fixtures import wait_until
 from netns_fixtures.etcd_admin import change_password, status, switch_authentication_on
 from pycni.cni.conf import Keys as ConfKeys
 from pycni.etcd.conf import EtcdConf
 from pycni.etcd.connect import open_client
 from pycni.etcd.schema import Keys
 from tests.overlay.following import events_of, start, wait_in_step
-from tests.overlay.overlay_lab import PREFIX, Conf, OverlayLab, records
+from tests.overlay.overlay_lab import PREFIX, Conf, OverlayLab, forget_tokens, records, with_endpoints, with_user
 
 
 def test_etcd_is_full(overlay: Callable[..., OverlayLab]) -> None:
@@ -81,20 +81,6 @@ def test_changed_endpoints(overlay: Callable[..., OverlayLab]) -> None:
     assert owned(lab, new) == {"two"}
     assert lab.gc(a, new).ok
     assert not [key for key in keys_of(lab, new) if key.startswith(("ep/", "own/", "member/"))]
-
-
-def with_endpoints(lab: OverlayLab, *endpoints: str) -> Conf:
-    return lab.conf(etcd={**lab.connection(), "endpoints": list(endpoints)})
-
-
-def with_user(lab: OverlayLab, password: str) -> Conf:
-    """The network, where etcd wants the password of a user."""
-    return lab.conf(etcd={**lab.connection(), "user": "u", "password": password})
-
-
-def forget_tokens(host: Host) -> None:
-    """What the calls before left on *host*, of an earlier password, would be good for some minutes."""
-    host.run(["sh", "-c", "rm -f /run/pycni/etcd-*"])
 
 
 def keys_of(lab: OverlayLab, conf: Conf) -> list[str]:

@@ -18,6 +18,7 @@ from pycni.agent.repairs import Repairs
 from pycni.agent.standing import Standing, parse_member
 from pycni.cni import json_text
 from pycni.cni.conf import Keys as ConfKeys
+from pycni.etcd.client import Client
 from pycni.etcd.conf import EtcdConf
 from pycni.etcd.connect import open_client
 from pycni.etcd.mirror import Mirror
@@ -49,7 +50,7 @@ class Cluster:
         ttl_s: int,
         dead_after_s: Callable[[], float],
     ) -> None:
-        conf = EtcdConf.parse(ConfKeys(json_text.loads(connection), "etcd"))
+        conf = _parse(connection)
         self.keys = Keys(prefix)
         self.connection = connection
         self.state = HostState(directory, prefix)
@@ -65,7 +66,8 @@ class Cluster:
         self._news = threading.Condition(self.lock)
         self._netlink = Netlink()
         self._repairs = Repairs(self.state, self._netlink, self._note, self._moved, self._smallest_uplink)
-        self._client = client = open_client(conf)
+        # A client of its own, which can be moved; the connections are those of the calls.
+        self._client = client = Client(conf, open_client(conf).callers)
         first, end = self.keys.shared
         self.mirror = Mirror(client, first, self._changed, end)
         self.standing = Standing(self, client, journal, ttl_s=ttl_s, dead_after_s=dead_after_s)
@@ -82,6 +84,7 @@ class Cluster:
 
     def follow(self, joined: Joined) -> bool:
         """As `plugins.overlay.following.Follower.follow`; CniError as its `admit`."""
+        self._reach_by(joined.connection)  # this host has just joined by it
         self.standing.admit()
         if self.mirror.gone_back:
             raise older_data(joined.prefix, self.mirror.gone_back, "restart the agents if the data are right")
@@ -101,6 +104,26 @@ class Cluster:
                 return False  # it was left meanwhile
             self._begin(network)
             return network.in_step
+
+    def _reach_by(self, connection: str) -> None:
+        """Etcd is reached by this `etcd` object from now on, whatever network it came with: what is followed and held
+        goes on over it."""
+        conf = _parse(connection)
+        with self.lock:
+            if conf == self._client.conf:
+                return
+            self._client.move(open_client(conf))
+            self.connection = connection
+        self.mirror.renew()
+
+    def try_others(self, connections: Sequence[str]) -> None:
+        """Where etcd is not heard: try the next one of *connections*, as the networks of this host have them. They
+        differ where the members or the password were changed while no agent ran."""
+        confs = {_parse(each): each for each in connections}
+        if self.mirror.stale_since and confs:
+            order = [*confs]
+            at = order.index(self._client.conf) + 1 if self._client.conf in confs else 0
+            self._reach_by(confs[order[at % len(order)]])
 
     def adopt(self, joined: Joined) -> None:
         """Follow a network that this host was found to take part in, as soon as etcd says what there is."""
@@ -294,6 +317,10 @@ class Cluster:
 
     def _note(self, level: str, event: str, network: str, **more: Any) -> None:
         self._journal.note(level, event=event, network=network, prefix=self.keys.prefix, **more)
+
+
+def _parse(connection: str) -> EtcdConf:
+    return EtcdConf.parse(ConfKeys(json_text.loads(connection), "etcd"))
 
 
 def _is_other(one: Joined, two: Joined) -> bool:

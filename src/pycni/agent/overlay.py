@@ -84,11 +84,16 @@ class Overlay:
     def adopt(self) -> tuple[str, ...]:
         """Follow what this host was found to take part in; what could not be, in words. Returns at once."""
         failures = []
+        ways: dict[Cluster, list[str]] = {}
         for joined in self._joined() if following.follower() is self else ():
             try:
-                self._cluster(joined.connection, joined.prefix).adopt(joined)
+                cluster = self._cluster(joined.connection, joined.prefix)
+                cluster.adopt(joined)
+                ways.setdefault(cluster, []).append(joined.connection)
             except (CniError, OSError) as failure:
                 failures.append(f"network {joined.network}: {failure}")
+        for cluster, connections in ways.items():
+            cluster.try_others(connections)
         return tuple(failures)
 
     def compare(self) -> tuple[str, ...]:

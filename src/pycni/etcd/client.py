@@ -71,6 +71,20 @@ class Client:
         self.current = first  # the endpoint that answered last
         self.reasons: dict[Endpoint, str] = {}  # of the last request that had to try several
 
+    @property
+    def caller(self) -> Caller:
+        """The endpoint that answered last."""
+        callers = self.callers
+        return callers[self.current % len(callers)]
+
+    def turn(self) -> None:
+        """That endpoint gave no answer: the next one is to be asked."""
+        self.current = (self.current + 1) % len(self.callers)
+
+    def move(self, other: Client) -> None:
+        """From now on ask as *other* does: the members or the password of the cluster have changed. For any thread."""
+        self.conf, self.callers = other.conf, other.callers
+
     def txn(self, request: Request, timeout_s: float = 0.0) -> Answer:
         """A transaction of `requests.txn`; it may be carried out twice, see the module."""
         return self.call("txn", request, timeout_s)
@@ -128,7 +142,7 @@ class Client:
         reasons: dict[Endpoint, str] = {}
         tries, sent, wait_s = 0, False, PAUSE_S
         while True:
-            caller = self.callers[self.current]
+            caller = self.caller
             try:
                 answer = _authenticated(caller, method, body, min(TRY_S, end - time.monotonic()))
                 self.reasons = reasons
@@ -145,7 +159,7 @@ class Client:
                 reasons[caller.endpoint] = str(failure)
                 sent |= failure.sent
             tries += 1
-            self.current = (self.current + 1) % len(self.callers)
+            self.turn()
             if tries % len(self.callers) == 0:
                 time.sleep(max(0.0, pause(wait_s, end - time.monotonic())))
                 wait_s = min(2 * wait_s, LONGEST_PAUSE_S)

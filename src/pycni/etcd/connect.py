@@ -39,7 +39,7 @@ class Brief(Client):
 
     def close(self) -> None:
         super().close()
-        caller = self.callers[self.current]
+        caller = self.caller
         learnt = str(caller.endpoint), getattr(caller, "token", "")
         if learnt != self._hint and (learnt[1] or self.current != 0 or self._hint[0]):
             from pycni.etcd.hints import write_hint

@@ -59,6 +59,10 @@ class Mirror:
         self._watch.stop()
         self._thread.join()
 
+    def renew(self) -> None:
+        """The client has moved: follow by way of it, from where it is."""
+        self._watch.renew()
+
     def get(self, key: str) -> KeyValue | None:
         with self._lock:
             return self._entries.get(key)

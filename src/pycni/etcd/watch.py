@@ -57,7 +57,8 @@ class Compacted(Exception):
 
 
 class Watch:
-    """One watch on *prefix*, or on the keys from it to *end*. `stop` is for any thread, everything else for one."""
+    """One watch on *prefix*, or on the keys from it to *end*. `stop` and `renew` are for any thread, all else is for
+    one."""
 
     def __init__(self, client: Client, prefix: str, end: str = "") -> None:
         self._client = client
@@ -78,7 +79,7 @@ class Watch:
         """
         pause_s = SHORTEST_PAUSE_S
         while not self._stopped.is_set() and time.monotonic() < until:
-            caller = self._client.callers[self._client.current]
+            caller = self._client.caller
             assert isinstance(caller, GrpcEndpoint), "a watch needs connect.keep_open()"
             try:
                 for batch in self._stream_of(caller, revision, until):
@@ -98,12 +99,16 @@ class Watch:
                     caller.note_silence()
             self.reconnects += 1
             self.silent_since = self.silent_since or time.time()
-            self._client.current = (self._client.current + 1) % len(self._client.callers)
+            self._client.turn()
             self._stopped.wait(pause_s * random.uniform(0.5, 1.5))  # not all hosts at once
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     def stop(self) -> None:
         self._stopped.set()
+        self.renew()
+
+    def renew(self) -> None:
+        """Go on over another stream: the client has moved. For any thread."""
         stream = self._stream
         if stream is not None:
             stream.cancel()
@@ -126,8 +131,8 @@ class Watch:
         questions = self._questions(caller, first, heard=heard, end=end, until=until)
         self._unanswered = False
         self._stream = stream = caller.watch(questions, TRY_S)
-        if self._stopped.is_set():
-            stream.cancel()  # stop() did not see it
+        if self._stopped.is_set() or caller not in self._client.callers:
+            stream.cancel()  # stop(), or renew(), did not see it
         try:
             for answer in stream:
                 heard.set()
