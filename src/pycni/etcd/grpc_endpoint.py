@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,7 @@ class GrpcEndpoint:
         self._client: Any = None
         self._lock = threading.Lock()
         self._silent = 0
+        self._files: tuple[object, ...] = ()  # of the certificates that the client was made with
         self._rpc = etcd3_package.load().etcdrpc
 
     def call(self, method: str, body: Request, timeout_s: float) -> Answer:
@@ -53,6 +55,8 @@ class GrpcEndpoint:
         except grpc.RpcError as exc:
             if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self.note_silence()
+            elif exc.code() is grpc.StatusCode.UNAVAILABLE:
+                self.note_failure()
             raise failure_of(exc, with_user=bool(self._conf.user)) from None
         except ValueError as exc:
             raise _closed(exc) from None
@@ -100,6 +104,12 @@ class GrpcEndpoint:
             self._silent = 0
             self.close()
 
+    def note_failure(self) -> None:
+        """There is no connection. A client reads its certificates once: where they were renewed since, or etcd's
+        authority was, it would be refused for ever. It is closed then, and the next call makes one that reads them."""
+        if self._client is not None and self._files != _stamps(self._conf):
+            self.close()
+
     def close(self) -> None:
         with self._lock:
             if self._client is not None:
@@ -110,6 +120,7 @@ class GrpcEndpoint:
         host = f"[{self.endpoint.host}]" if ":" in self.endpoint.host else self.endpoint.host
         options = {"host": host, "port": self.endpoint.port, "timeout": timeout_s, "grpc_options": _OPTIONS}
         if self.endpoint.tls:
+            self._files = _stamps(self._conf)  # before they are read: what is renewed meanwhile is seen later
             options["ca_cert"] = self._conf.ca
             if self._conf.cert:
                 options.update(cert_cert=self._conf.cert, cert_key=self._conf.key)
@@ -130,6 +141,18 @@ class GrpcEndpoint:
 def _credentials(client: Any, endpoint: Endpoint) -> Any:
     # Call credentials are refused on a clear text channel; there the token travels in the metadata alone.
     return client.call_credentials if endpoint.tls else None
+
+
+def _stamps(conf: EtcdConf) -> tuple[object, ...]:
+    """What is another as soon as a file of the certificates is."""
+    found: list[object] = []
+    for path in filter(None, (conf.ca, conf.cert, conf.key)):
+        try:
+            there = os.stat(path)
+            found.append((there.st_dev, there.st_ino, there.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return tuple(found)
 
 
 def _closed(exc: ValueError) -> Unreachable:

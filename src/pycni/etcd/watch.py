@@ -97,6 +97,8 @@ class Watch:
                 self.reason = str(failure)
                 if self._unanswered:
                     caller.note_silence()
+                else:
+                    caller.note_failure()
             self.reconnects += 1
             self.silent_since = self.silent_since or time.time()
             self._client.turn()
