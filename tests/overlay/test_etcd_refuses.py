@@ -7,8 +7,10 @@ from collections.abc import Callable
 from netns_fixtures import wait_until
 from netns_fixtures.etcd_admin import change_password, status, switch_authentication_on
 from pycni.cni.conf import Keys as ConfKeys
+from pycni.etcd import requests
 from pycni.etcd.conf import EtcdConf
 from pycni.etcd.connect import open_client
+from pycni.etcd.records import Member, Sync
 from pycni.etcd.schema import Keys
 from tests.overlay.following import events_of, start, wait_in_step
 from tests.overlay.overlay_lab import PREFIX, Conf, OverlayLab, forget_tokens, records, with_endpoints, with_user
@@ -81,6 +83,32 @@ def test_changed_endpoints(overlay: Callable[..., OverlayLab]) -> None:
     assert owned(lab, new) == {"two"}
     assert lab.gc(a, new).ok
     assert not [key for key in keys_of(lab, new) if key.startswith(("ep/", "own/", "member/"))]
+
+
+def test_network_that_is_refused(overlay: Callable[..., OverlayLab]) -> None:
+    """In one network another host has this one's tunnel address: that is told, once, and tried again; what is to be
+    said of the other networks is said all the same, and how far this host follows is, too."""
+    lab = overlay(hosts=1)
+    (a,) = lab.hosts
+    start(lab)
+    lab.add(a, "one", lab.conf(name="first"))
+    lab.add(a, "two", lab.conf(name="second", number=2))
+    own = {name: f"member/{lab.node(a)}/{name}" for name in ("first", "second")}
+    wait_until(lambda: f"node/{lab.node(a)}" in [*lab.keys()], 5.0, "the agent is in etcd")
+    keys = Keys(PREFIX)
+    rival = keys.member("f" * 32, "first")
+    claim = requests.put(rival, Member(name="rival", vtep=lab.tunnel_address(a), port=4789).render())
+    losses = [requests.delete(f"{keys.base}{key}") for key in own.values()]
+    lab.with_etcd(lambda client: client.txn(requests.txn([], [claim, *losses])))
+    wait_until(lambda: own["second"] in [*lab.keys()], 5.0, "the other network is said")
+    wait_until(lambda: any("network first: " in each for each in problems(lab)), 5.0, "and what is refused, in words")
+    assert own["first"] not in [*lab.keys()]
+    dead = keys.fence("e" * 32)
+    fenced = lab.with_etcd(lambda client: client.txn(requests.txn([], [requests.put(dead, b"{}")]))).revision
+    wait_until(lambda: Sync.parse(lab.keys()[f"sync/{lab.node(a)}"].value).revision >= fenced, 5.0, "it is reported")
+    assert len(events_of(lab.agents[0], "overlay-unsaid")) == 1
+    lab.with_etcd(lambda client: client.txn(requests.txn([], [requests.delete(rival)])))
+    wait_until(lambda: own["first"] in [*lab.keys()] and not problems(lab), 5.0, "and it is over")
 
 
 def keys_of(lab: OverlayLab, conf: Conf) -> list[str]:

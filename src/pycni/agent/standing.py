@@ -20,7 +20,7 @@ from pycni.cni.addresses import parse_address
 from pycni.cni.errors import CniError, Code
 from pycni.etcd import members, presence, requests
 from pycni.etcd.claims import Fenced
-from pycni.etcd.client import Client, Silent
+from pycni.etcd.client import Client, Silent, Unavailable
 from pycni.etcd.lease import Keeper
 from pycni.etcd.records import Member, Node, Sync
 from pycni.etcd.requests import KeyValue
@@ -61,7 +61,8 @@ class Standing:
         self._fenced = False  # somebody was declared dead: what this host follows is to be told at once
         self._said: dict[str, set[str]] = {}  # of each network the tunnel addresses that this process has had
         self._rewrite: dict[str, tuple[float, float]] = {}  # network: when, and how long to wait after it
-        self._failure = ""
+        self._failures: tuple[str, ...] = ()  # what could not be said
+        self._refusal = ""  # what etcd says to the record of this host, where it does not take it
         self._stale = False
 
     def start(self) -> None:
@@ -117,7 +118,7 @@ class Standing:
 
     def problems(self) -> tuple[str, ...]:
         """What hinders this host, in words."""
-        own = [self.refused, self._failure]
+        own = [self.refused, self._refusal, *self._failures]
         return tuple(filter(None, [*own, *self._cluster.problems()]))
 
     @property
@@ -149,11 +150,13 @@ class Standing:
         except Silent:
             raise
         except CniError as failure:  # a full etcd, a missing permission: whoever calls is told so by etcd itself
-            self._unsaid(str(failure))
+            if self._refusal != str(failure):
+                self._note("warning", "overlay-unsaid", msg=str(failure))
+            self._refusal = str(failure)
             raise
         finally:
             self._asked.set()
-        self._announced = record
+        self._announced, self._refusal = record, ""
         if self.refused:
             self.refused = ""
             self._note("warning", "overlay-admitted")
@@ -201,27 +204,33 @@ class Standing:
             self._wake.wait(max(0.01, due - time.monotonic()))
 
     def _say(self) -> bool:
-        """Everything that etcd is to know and does not; False where it could not be said."""
+        """Everything that etcd is to know and does not; False where some of it could not be said. One network that is
+        refused keeps nothing else back."""
+        failures: list[str] = []
         try:
             if self._cluster.mirror.synced.is_set():
-                come_back(self._client, self._cluster, self._note)
-                for joined in self._cluster.joined:
-                    with self._joining:
-                        if joined in self._cluster.joined:
-                            self._take_part(joined)
+                self._attempt(failures, "return", come_back, self._client, self._cluster, self._note)
+                for joined in () if failures else self._cluster.joined:
+                    self._attempt(failures, f"network {joined.network}", self._take_part, joined)
             if self._record() != self._announced:
-                self._establish(self._client, self._keeper.lease)
-            self._report()
-            self._failure = ""
-        except (CniError, OSError) as failure:
-            self._unsaid(str(failure))
-        return not self._failure and not self._fenced
+                self._attempt(failures, "record", self._establish, self._client, self._keeper.lease)
+            self._attempt(failures, "report", self._report)
+        except Unavailable:
+            pass  # nothing else would be heard, either
+        for failure in failures:
+            if failure not in self._failures:
+                self._note("warning", "overlay-unsaid", msg=failure)
+        self._failures = tuple(failures)
+        return not failures and not self._fenced
 
-    def _unsaid(self, why: str) -> None:
-        """Something could not be told to etcd; it is tried again."""
-        if why != self._failure:
-            self._note("warning", "overlay-unsaid", msg=why)
-        self._failure = why
+    def _attempt(self, failures: list[str], what: str, act: Callable[..., object], *args: object) -> None:
+        """Do *act*; what it fails with becomes one of *failures*. Raises Unavailable all the same."""
+        try:
+            act(*args)
+        except (CniError, OSError) as failure:
+            failures.append(f"{what}: {failure}")
+            if isinstance(failure, Unavailable):
+                raise
 
     def _report(self) -> None:
         """Where somebody was declared dead, say so as soon as the kernel has followed."""
@@ -239,7 +248,12 @@ class Standing:
             raise
 
     def _take_part(self, joined: Joined) -> None:
-        """See to it that the host's `member` key says how things are."""
+        """See to it that the host's `member` key says how things are, unless the network was left meanwhile."""
+        with self._joining:
+            if joined in self._cluster.joined:
+                self._take_part_now(joined)
+
+    def _take_part_now(self, joined: Joined) -> None:
         cluster = self._cluster
         key = self._keys.member(cluster.node, joined.network)
         found = cluster.mirror.get(key)
