@@ -10,6 +10,7 @@ from importlib import import_module
 
 from pycni import __version__
 from pycni.cli.failure import OK, Failure, report
+from pycni.cli.misuse import Misuse
 from pycni.cli.parser import parse
 from pycni.cni.errors import CniError
 
@@ -42,25 +43,56 @@ def _handler(command: str) -> Callable[[Namespace], int]:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's) and return its exit code."""
+    _open_what_is_closed()
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        given = parse(argv)
-    except SystemExit as end:  # argparse has printed the usage, the help or what is wrong
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader (`head`) has enough
+        _give_up_stdout()
+        return OK
+    except OSError as exc:
+        _give_up_stdout()
+        return report(Failure(f"standard output: {exc.strerror or exc}", code=5), as_json=False)
+
+
+def _open_what_is_closed() -> None:
+    """/dev/null in place of what the caller has closed (`>&-`): Python has None there, and the next file opened would
+    become standard output for the plugins."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)  # where open() has given that very number
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
+def _give_up_stdout() -> None:
+    """Python flushes stdout once more at exit and would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(words: list[str]) -> int:
+    """As `run`; OSError where stdout cannot be written."""
+    try:
+        given = parse(words)
+    except Misuse as wrong:
+        return wrong.show(as_json="--json" in words)
+    except SystemExit as end:  # argparse has printed the help
         return int(end.code or 0)
     try:
         if given.version:
             print(f"pycni {__version__}")
             return OK
-        code = _handler(given.command)(given)
-        sys.stdout.flush()
-        return code
+        return _handler(given.command)(given)
     except KeyboardInterrupt:
         print("pycni: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (`head`) has enough. Python flushes stdout once more at exit and would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        raise
     except (Failure, CniError, OSError) as exc:
+        if isinstance(exc, OSError):
+            sys.stdout.flush()  # fails once more where stdout is what failed: that is said once, and by `run`
         return report(_as_failure(exc), as_json=getattr(given, "json", False))
 
 

@@ -39,6 +39,10 @@ CODE_NAMES = {
 }
 
 
+# What JSON has where nobody gave a code: the specification's for what the caller said, and for what is not there.
+_CODES = {USAGE: 4, NOT_FOUND: 3}
+
+
 class Failure(Exception):
     """An operation that did not happen.
 
@@ -65,11 +69,13 @@ class Failure(Exception):
         self.next_step = next_step
 
     def as_json(self) -> dict[str, Any]:
-        """The CNI error object: code, msg and, if any, details."""
-        error: dict[str, Any] = {"code": self.code, "msg": self.message}
-        if self.details:
-            error["details"] = self.details
-        return error
+        """The CNI error object: code, msg and, if any, details; and, if any, facts (text by label) and nextStep."""
+        code = _CODES.get(self.exit_code, self.code) if self.code == 999 else self.code
+        facts: dict[str, str] = {}
+        for label, text in self.facts:
+            facts[label] = f"{facts[label]}\n{text}" if label in facts else text
+        more = {"details": self.details, "facts": facts, "nextStep": self.next_step}
+        return {"code": code, "msg": self.message, **{key: value for key, value in more.items() if value}}
 
 
 def unwritable(path: str, error: OSError) -> Failure:

@@ -33,9 +33,12 @@ def lab(given: Namespace) -> int:
     try:
         return _handler(given.lab_command)(given)
     except LabError as failure:
-        details = "\n".join(failure.details)
         raise Failure(
-            failure.message, exit_code=failure.exit_code, details=details, next_step=failure.next_step
+            failure.message,
+            exit_code=failure.exit_code,
+            code=failure.code,
+            details="\n".join(failure.details),
+            next_step=failure.next_step,
         ) from None
 
 

@@ -13,6 +13,7 @@ from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
 from pycni.cli.pools import Usage, read_usage
 from pycni.cli.state import existing_store, read_leases, see_all
 from pycni.cli.tables import age, print_table
+from pycni.cni.errors import Code
 from pycni.ipam.etcd_conf import pool_of
 from pycni.store import Lease, Store
 
@@ -119,6 +120,7 @@ def _release(given: Namespace, store: Store, found: list[Lease]) -> int:
         raise Failure(
             f"{lease.address} belongs to {owner}; nothing was changed",
             exit_code=FAILED,
+            code=Code.ADDRESS_TAKEN,
             facts=[("state", state)],
             next_step="`pycni gc NETWORK` or `pycni del` free it in order; to free it at once say --yes",
         )
@@ -126,6 +128,7 @@ def _release(given: Namespace, store: Store, found: list[Lease]) -> int:
         raise Failure(
             f"{lease.address} belongs to {owner}, in a pool that hosts share in etcd; nothing was changed",
             exit_code=FAILED,
+            code=Code.ADDRESS_TAKEN,
             facts=[("pool", lease.data_dir)],
             next_step="freed here alone it would stay taken there: `pycni gc NETWORK` or `pycni del` give it back",
         )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from pycni.agent.config import DEFAULT_PATH, DEFAULT_SOCKET
 from pycni.cli import capabilities
@@ -17,6 +15,7 @@ from pycni.cli.events import parse_span
 from pycni.cli.failure import USAGE
 from pycni.cli.lab_parser import add_lab_command
 from pycni.cli.launcher import KINDS
+from pycni.cli.misuse import Parser
 from pycni.cli.networks import DEFAULT_CONF_DIR
 from pycni.cli.runtime import DEFAULT_PLUGIN_DIRS
 from pycni.cli.systemd import DEFAULT_UNIT_DIR
@@ -34,29 +33,6 @@ EXIT_CODES = (
     (3, "no such network, plugin, namespace, container or lease; no agent"),
     (130, "interrupted"),
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that names the nearest command for one that does not exist."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"{self.prog}: error: {message}", file=sys.stderr)
-        raise SystemExit(USAGE)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Of a word too many the command's own parser complains, with its usage, not the one of all commands."""
-        given, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return given, unknown
-
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        if action.choices is not None and value not in action.choices:
-            choices = [str(choice) for choice in action.choices]
-            near = difflib.get_close_matches(str(value), choices, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
-            raise argparse.ArgumentError(action, f"{value!r} is unknown: {hint}")
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:

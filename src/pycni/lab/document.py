@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pycni.cni.errors import Code
 from pycni.cni.value import Value
 from pycni.lab.errors import USAGE, LabError
 
@@ -68,6 +69,7 @@ class Problems:
                 self.lines(),
                 next_step=self.next_step,
                 exit_code=USAGE,
+                code=Code.INVALID_CONFIG,
             )
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+from pycni.cni.errors import Code
 from pycni.lab.document import Fields, Node, Problems, load
 from pycni.lab.errors import NOT_FOUND, USAGE, LabError
 from pycni.lab.parsing_containers import Containers, check_ports
@@ -33,9 +34,9 @@ def read_text(path: str) -> str:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except FileNotFoundError:
-        raise LabError(f"there is no file {path}", exit_code=NOT_FOUND) from None
+        raise LabError(f"there is no file {path}", exit_code=NOT_FOUND, code=Code.IO) from None
     except OSError as failure:
-        raise LabError(f"{path} cannot be read: {failure.strerror}", exit_code=USAGE) from None
+        raise LabError(f"{path} cannot be read: {failure.strerror}", exit_code=USAGE, code=Code.IO) from None
 
 
 def parse_lab(text: str, path: str, *, default_name: str = "", directory: str = "/") -> Lab:
