@@ -119,6 +119,6 @@ def test_several_interfaces_need_a_word() -> None:
 
 def test_a_mistyped_name_gets_the_near_one() -> None:
     """The hint is a known name."""
-    failure = target.nothing_called("wbe2", ["namespace /run/netns/wbe2"], KNOWN, "/var/lib/cni")
+    failure = target.Unknown("wbe2", ["namespace /run/netns/wbe2"], KNOWN, "/var/lib/cni")
     assert failure.next_step == "did you mean web2?"
     assert "/run/netns/wbe2" in dict(failure.facts)["tried"]

@@ -11,7 +11,7 @@ from typing import Any
 from pycni.agent.view import ATTACHED, Seen, link_exists
 from pycni.cli import results, target
 from pycni.cli.cache import CachedAttachment, all_cached, cache_file
-from pycni.cli.failure import OK
+from pycni.cli.failure import NOT_FOUND, OK, Failure
 from pycni.cli.state import objects_of, read_records, see_all
 from pycni.cli.tables import age, print_table, render_facts
 from pycni.store import Record
@@ -103,15 +103,10 @@ def list_attachments(given: Namespace) -> int:
 
 def inspect(given: Namespace) -> int:
     """Record, result and kernel objects of a container's attachments."""
-    seen = {_key(_as_cached(one.record)): one for one in see_all(given.network)}
-    cached = {_key(one): one for one in _readable_cache(given.cache_dir) if given.network in (None, one.network)}
+    seen = {_key(_as_cached(one.record)): one for one in see_all()}
+    cached = {_key(one): one for one in _readable_cache(given.cache_dir)}
     known = list({**{key: _as_cached(one.record) for key, one in seen.items()}, **cached}.values())
-    found = target.find_attachments(given.container, known)
-    if not found:
-        where, tried = target.resolve_namespace(given.container)
-        found = [one for one in known if where and target.same_path(one.netns, where.path)]
-        if not found:
-            raise target.nothing_called(given.container, tried, known, given.cache_dir)
+    found = _meant(given, known)
     reports = [_describe(given.cache_dir, one, seen.get(_key(one)), _key(one) in cached) for one in found]
     if given.json:
         print(json.dumps(reports, indent=4))
@@ -124,6 +119,34 @@ def inspect(given: Namespace) -> int:
             results.print_result(one.result, str(one.result.get("cniVersion", "")))
         _print_objects(report["kernel"])
     return OK
+
+
+def _meant(given: Namespace, known: list[CachedAttachment]) -> list[CachedAttachment]:
+    """The attachments of CONTAINER that --network and --ifname leave; Failure saying where it is if they leave none."""
+    on_network = [one for one in known if given.network in (None, one.network)]
+    there = _of_container(given.container, on_network) or _of_container(given.container, known)
+    if not there:
+        _, tried = target.resolve_namespace(given.container)
+        raise target.Unknown(given.container, tried, known, given.cache_dir)
+    found = [one for one in there if given.network in (None, one.network) and given.ifname in (None, one.ifname)]
+    if found:
+        return found
+    interface = f"interface {given.ifname}" if given.ifname else "interface"
+    where = f" on network {given.network}" if given.network else ""
+    raise Failure(
+        f"{given.container!r} has no {interface}{where}",
+        exit_code=NOT_FOUND,
+        code=3,
+        facts=[("found", "\n".join(f"{one.container_id}/{one.ifname} on network {one.network}" for one in there))],
+    )
+
+
+def _of_container(text: str, known: list[CachedAttachment]) -> list[CachedAttachment]:
+    found = target.find_attachments(text, known)
+    if found:
+        return found
+    where, _ = target.resolve_namespace(text)
+    return [one for one in known if where and target.same_path(one.netns, where.path)]
 
 
 def _readable_cache(directory: str) -> list[CachedAttachment]:

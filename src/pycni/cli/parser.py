@@ -22,10 +22,9 @@ from pycni.cli.systemd import DEFAULT_UNIT_DIR
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 NETWORK_HELP = "name of a network in the configuration directory, or a path to a .conflist or .conf file"
-TARGET_HELP = (
-    "a namespace (path, name under /run/netns, PID of a process in it) or a container "
-    "(id, beginning of an id, pod name or alias, as `pycni list` shows)"
-)
+NETNS_HELP = "a namespace: path, name under /run/netns, or PID of a process in it"
+CONTAINER_HELP = "container id, or the beginning of one, or a pod name or alias"
+TARGET_HELP = f"{NETNS_HELP}; or a container: {CONTAINER_HELP}"
 EXIT_CODES = (
     (0, "done; for `check`, all is as ADD left it; for `doctor`, nothing to report"),
     (1, "a plugin, the kernel or the disk refused; for `doctor`, warnings; for `trace`, something is missing"),
@@ -66,8 +65,8 @@ def _cache_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _attachment_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="NETNS|CONTAINER", help=TARGET_HELP)
+def _attachment_options(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    parser.add_argument("target", metavar=metavar, help=text)
     parser.add_argument("--ifname", metavar="NAME", help="interface in the container (eth0)")
     parser.add_argument("--container-id", metavar="ID", help="container id (made from the namespace's path)")
     parser.add_argument(
@@ -107,15 +106,15 @@ def _capability_options(parser: argparse.ArgumentParser) -> None:
 def _add_runtime_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     add = commands.add_parser("add", help="attach a namespace to a network (CNI ADD)")
     _network_options(add)
-    _attachment_options(add)
+    _attachment_options(add, "NETNS", NETNS_HELP)
     _capability_options(add)
     delete = commands.add_parser("del", help="detach a container from a network (CNI DEL)")
     _network_options(delete)
-    _attachment_options(delete)
+    _attachment_options(delete, "NETNS|CONTAINER", TARGET_HELP)
     _capability_options(delete)
     check = commands.add_parser("check", help="is the attachment as ADD left it? (CNI CHECK)")
     _network_options(check)
-    _attachment_options(check)
+    _attachment_options(check, "NETNS|CONTAINER", TARGET_HELP)
     collect = commands.add_parser("gc", help="remove what belongs to containers that are gone (CNI GC)")
     _network_options(collect)
     collect.add_argument(
@@ -139,8 +138,9 @@ def _add_show_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     listing.add_argument("--network", metavar="NAME", help="only this network")
     _json_option(listing)
     inspect = commands.add_parser("inspect", help="everything known of a container: record, result, kernel objects")
-    inspect.add_argument("container", metavar="CONTAINER", help="container id, or the beginning of one, or a name")
+    inspect.add_argument("container", metavar="NETNS|CONTAINER", help=TARGET_HELP)
     inspect.add_argument("--network", metavar="NAME", help="only this network")
+    inspect.add_argument("--ifname", metavar="NAME", help="only this interface")
     _cache_option(inspect)
     _json_option(inspect)
     ports = commands.add_parser("ports", help="host ports that containers have published, and what holds them")

@@ -64,6 +64,11 @@ def derived_container_id(path: str) -> str:
     return "netns-" + hashlib.sha256(os.path.normpath(path).encode()).hexdigest()[:12]
 
 
+def is_container_id(text: str) -> bool:
+    """Whether the specification allows a container that id."""
+    return _CONTAINER_ID.match(text) is not None
+
+
 def same_path(one: str, other: str) -> bool:
     """Whether two namespace paths are the same text, /var/run being /run."""
     norm = [os.path.normpath(path) for path in (one, other)]
@@ -111,15 +116,18 @@ def choose_attachment(text: str, candidates: Sequence[CachedAttachment], ifname:
     raise Failure(message, exit_code=NOT_FOUND, code=3, facts=[("found", found)])
 
 
-def nothing_called(text: str, tried: Sequence[str], known: Sequence[CachedAttachment], where: str) -> Failure:
-    """The failure for a text that is neither a namespace nor a container."""
-    names = sorted({one.container_id for one in known} | {name for one in known for name in one.names})
-    near = difflib.get_close_matches(text, names, 1)
-    looked = [*tried, f"container ids, names and id prefixes in {where}"]
-    return Failure(
-        f"no network namespace or container called {text!r}",
-        exit_code=NOT_FOUND,
-        code=3,
-        facts=[("tried", "\n".join(looked))],
-        next_step=f"did you mean {near[0]}?" if near else "`pycni list` and `ip netns list` show what there is",
-    )
+class Unknown(Failure):
+    """A text that is neither a namespace nor a known container; *near* is a known name like it, or ""."""
+
+    def __init__(self, text: str, tried: Sequence[str], known: Sequence[CachedAttachment], where: str) -> None:
+        names = sorted({one.container_id for one in known} | {name for one in known for name in one.names})
+        self.near = next(iter(difflib.get_close_matches(text, names, 1)), "")
+        looked = [*tried, f"container ids, names and id prefixes in {where}"]
+        there = "`pycni list` and `ip netns list` show what there is"
+        super().__init__(
+            f"no network namespace or container called {text!r}",
+            exit_code=NOT_FOUND,
+            code=3,
+            facts=[("tried", "\n".join(looked))],
+            next_step=f"did you mean {self.near}?" if self.near else there,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from argparse import Namespace
@@ -11,7 +12,7 @@ from pycni import __version__
 from pycni.cli import results
 from pycni.cli.attachments import LIVING
 from pycni.cli.cache import CachedAttachment
-from pycni.cli.failure import FAILED, OK, Failure, report, warn
+from pycni.cli.failure import FAILED, NOT_FOUND, OK, Failure, report, warn
 from pycni.cli.networks import NetworkList, find_network, version_numbers
 from pycni.cli.runtime import Target
 from pycni.cli.state import see_all
@@ -39,8 +40,11 @@ def collect(given: Namespace) -> int:
     runtime = make_runtime(given)
     if network.disable_gc:
         print(f"network {network.name} has disableGC: nothing was done", file=sys.stderr)
+        if given.json:
+            _print_collected(given, network, [], [], [])
         return OK
     known = known_attachments(given, network.name)
+    _refuse_unknown(given.keep, network, known)
     owners = {seen.record.attachment: seen.state for seen in see_all(network.name)}
     states = {(owner.container_id, owner.ifname): state for owner, state in owners.items()}
     stale = [one for one in known if not _is_alive(one, states, given.keep)]
@@ -62,6 +66,22 @@ def collect(given: Namespace) -> int:
         failures += [explain(failure, network) for failure in runtime.collect(network, valid)]
     _print_collected(given, network, stale, valid, failures)
     return FAILED if failures else OK
+
+
+def _refuse_unknown(keep: list[str], network: NetworkList, known: list[CachedAttachment]) -> None:
+    """A name mistyped in --keep would be a living container's end."""
+    names = {name for one in known for name in (one.container_id, f"{one.container_id}/{one.ifname}")}
+    for name in keep:
+        if name not in names:
+            there = "\n".join(sorted(f"{one.container_id}/{one.ifname}" for one in known)) or "nothing"
+            near = difflib.get_close_matches(name, names, 1)
+            raise Failure(
+                f"--keep {name}: network {network.name} knows no such container; nothing was removed",
+                exit_code=NOT_FOUND,
+                code=3,
+                facts=[("known", there)],
+                next_step=f"did you mean {near[0]}?" if near else "",
+            )
 
 
 def _print_collected(
@@ -99,12 +119,14 @@ def status(given: Namespace) -> int:
     failure = answers[-1][2]
     if failure:
         explain(failure, network)
+    asked = version_numbers(network.version) >= (1, 1, 0)
+    ready = "ready" if asked else "installed"
     if given.json:
         if failure:
             raise failure
+        plugins = [{"type": kind, "path": path, "status": ready} for kind, path, _ in answers]
+        print(json.dumps({"network": network.name, "status": ready, "plugins": plugins}, indent=4))
         return OK
-    asked = version_numbers(network.version) >= (1, 1, 0)
-    ready = "ready" if asked else "installed"
     rows = [(kind, path, f"{fail.code}: {fail.message}" if fail else ready) for kind, path, fail in answers]
     rows += [(str(plugin.get("type")), "", "not asked") for plugin in network.plugins[len(answers) :]]
     print_table(("PLUGIN", "PATH", "STATUS"), rows)

@@ -166,7 +166,7 @@ def _matching(given: Namespace, network: str) -> tuple[CachedAttachment | None, 
     if fitting or (candidates and where is None):
         return target.choose_attachment(given.target, candidates, given.ifname), where
     if where is None and not given.container_id:
-        raise target.nothing_called(given.target, tried, known, given.cache_dir)
+        raise target.Unknown(given.target, tried, known, given.cache_dir)
     return None, where
 
 
@@ -200,7 +200,10 @@ def _target(given: Namespace, found: CachedAttachment | None, where: target.Name
 
 def delete(given: Namespace) -> int:
     """DEL; done is done, also when there was nothing."""
-    network, wanted = _network_and_target(given)
+    try:
+        network, wanted = _network_and_target(given)
+    except target.Unknown as unknown:
+        return _nothing_to_delete(given, unknown)
     runtime = make_runtime(given)
     corrupt = is_corrupt(runtime.cache_dir, network.name, wanted.container_id, wanted.ifname)
     if corrupt:
@@ -211,20 +214,44 @@ def delete(given: Namespace) -> int:
         runtime.delete(network, wanted)
     except Failure as failure:
         raise explain(failure, network) from None
-    if not given.json:
+    if given.json:
+        there = {"namespaceGone": not wanted.netns, "deleted": True}
+        print(json.dumps({**_named(network.name, wanted.container_id, wanted.ifname), **there}, indent=4))
+    else:
         gone = "" if wanted.netns else " (its namespace was gone before)"
         print(f"{wanted.container_id}/{wanted.ifname} is off network {network.name}{gone}")
     return OK
 
 
+def _nothing_to_delete(given: Namespace, unknown: target.Unknown) -> int:
+    """What a DEL after the last one finds: no namespace, and nothing is known of the container."""
+    if not target.is_container_id(given.target):
+        raise unknown
+    if given.json:
+        there = {"namespaceGone": True, "deleted": False}
+        print(json.dumps({**_named(given.network, given.target, given.ifname), **there}, indent=4))
+        return OK
+    print(f"nothing to delete: no namespace or container called {given.target!r} is known on network {given.network}")
+    if unknown.near:
+        warn(f"did you mean {unknown.near}?")
+    return OK
+
+
+def _named(network: str, container_id: str, ifname: str | None) -> dict[str, Any]:
+    return {"network": network, "containerID": container_id, "ifname": ifname}
+
+
 def check(given: Namespace) -> int:
-    """CHECK; silent JSON or one line on success."""
+    """CHECK; an object or one line on success."""
     network, wanted = _network_and_target(given)
     try:
         checked = make_runtime(given).check(network, wanted)
     except Failure as failure:
         raise explain(failure, network) from None
-    if not given.json:
+    if given.json:
+        there = {"checked": checked, "ok": True}
+        print(json.dumps({**_named(network.name, wanted.container_id, wanted.ifname), **there}, indent=4))
+    else:
         ok = "is as ADD left it" if checked else "was not checked: the network has disableCheck"
         print(f"{wanted.container_id}/{wanted.ifname} on network {network.name} {ok}")
     return OK
