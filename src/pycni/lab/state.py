@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from pycni.cni.errors import Code
 from pycni.lab.errors import USAGE, LabError
 
 BASE = "/run/pycni-lab"
@@ -27,8 +28,8 @@ def directory_of(name: str) -> str:
 
 
 def names() -> list[str]:
-    """The labs that are known, sorted."""
-    return [name for name in traces() if os.path.exists(os.path.join(directory_of(name), "state.json"))]
+    """The labs that are known, sorted. LabError for who may not look."""
+    return [name for name in traces() if _is_there(os.path.join(directory_of(name), "state.json"))]
 
 
 def traces() -> list[str]:
@@ -37,6 +38,25 @@ def traces() -> list[str]:
         return sorted(entry for entry in os.listdir(BASE) if NAME.match(entry) and os.path.isdir(directory_of(entry)))
     except FileNotFoundError:
         return []
+    except PermissionError as refused:
+        raise _not_for_you(refused) from None
+
+
+def _is_there(path: str) -> bool:
+    """As os.path.exists, which has "no" also for who may not look."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError as refused:
+        raise _not_for_you(refused) from None
+    return True
+
+
+def _not_for_you(refused: PermissionError) -> LabError:
+    return LabError(
+        f"labs are root's: {refused.filename}: {refused.strerror}", next_step="run the command as root", code=Code.IO
+    )
 
 
 def read_state(name: str) -> dict[str, Any] | None:
