@@ -8,10 +8,10 @@ import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from pycni.cli.agent_client import ask
-from pycni.cli.failure import OK, warn
+from pycni.cli.failure import warn
 from pycni.cli.tables import paint, printable
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -27,19 +27,16 @@ def parse_span(text: str) -> float:
     return float(int(found[1]) * _UNITS_S[found[2] or "s"])
 
 
-def follow(given: Namespace) -> int:
+def follow(given: Namespace) -> NoReturn:
     """Print events until Ctrl-C: the kept ones of the time asked for, then each as it comes."""
     said = ask("events", given.socket)
     first = time.time() - given.since if given.since is not None else float("inf")
     _print_all(given, [event for event in said["events"] if event["time"] >= first])
-    try:
-        while True:
-            said = ask("events", given.socket, after=said["last"])
-            if said["missed"]:
-                warn("some events came too fast to be shown, or a former agent's were lost")
-            _print_all(given, said["events"])
-    except KeyboardInterrupt:
-        return OK
+    while True:
+        said = ask("events", given.socket, after=said["last"])
+        if said["missed"]:
+            warn("some events came too fast to be shown, or a former agent's were lost")
+        _print_all(given, said["events"])
 
 
 def _print_all(given: Namespace, events: Iterable[Mapping[str, Any]]) -> None:
