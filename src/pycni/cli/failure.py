@@ -93,6 +93,18 @@ def write_text(path: str, text: str) -> None:
         raise unwritable(path, failure) from failure
 
 
+def check_writable(path: str) -> None:
+    """Failure where no file can be written at *path*, before long work is done for it; nothing is changed."""
+    there = os.path.lexists(path)
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+        if not there:
+            os.unlink(path)
+    except OSError as failure:
+        raise unwritable(path, failure) from failure
+
+
 def warn(text: str) -> None:
     """A warning on stderr."""
     print(f"{paint('warning:', 'yellow', sys.stderr)} {printable(text)}", file=sys.stderr)

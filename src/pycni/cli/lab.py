@@ -18,10 +18,10 @@ from pycni.lab.bringing_up import bring_up, take_down
 from pycni.lab.errors import LabError
 from pycni.lab.faults import faults_in, told
 from pycni.lab.looking import as_json, rows
-from pycni.lab.parsing import read_lab
+from pycni.lab.parsing import STDIN, read_lab
 from pycni.lab.progress import Progress
 from pycni.lab.running import RunningLab
-from pycni.lab.state import directory_of, names, traces
+from pycni.lab.state import NAME, directory_of, names, traces
 
 Handler = Callable[[Namespace], int]
 
@@ -67,12 +67,16 @@ def find_lab(given: str | None) -> RunningLab:
 
 
 def _name_of(given: str) -> str:
-    """The lab that was brought up from a file, under whatever name, or that the file describes; else the words
+    """The lab that was brought up from a file, which may be gone, or that the file describes; else the words
     themselves."""
-    if os.sep not in given and not os.path.isfile(given):
+    if NAME.match(given) and not os.path.isfile(given):
         return given
     from_it = [name for name in names() if _is_of(name, os.path.abspath(given))]
-    return from_it[0] if len(from_it) == 1 else read_lab(given).name
+    if len(from_it) == 1:
+        return from_it[0]
+    if from_it and not os.path.isfile(given):
+        raise LabError(f"which of the labs: {', '.join(from_it)}?", next_step="say its name", exit_code=USAGE)
+    return read_lab(given).name
 
 
 def _is_of(name: str, path: str) -> bool:
@@ -83,11 +87,12 @@ def _is_of(name: str, path: str) -> bool:
 
 
 def _up(given: Namespace) -> int:
-    want = read_lab(given.file)
+    file = STDIN if given.file == "-" else given.file
+    want = read_lab(file)
     if given.name:
         want = want.replace(name=given.name, document={**want.document, "name": given.name})
     progress = Progress(quiet=given.quiet or given.json)
-    difference = bring_up(want, file=given.file, progress=progress, dry_run=given.dry_run)
+    difference = bring_up(want, file=file, progress=progress, dry_run=given.dry_run)
     if given.json:
         steps = [step.as_dict() for step in difference.steps]
         told = {"lab": want.name, "fresh": difference.fresh, "anew": difference.reason, "steps": steps}
@@ -172,7 +177,7 @@ def _logs(given: Namespace) -> int:
         with open(path, encoding="utf-8", errors="replace") as file:
             while True:
                 text = file.read()
-                sys.stdout.write(text)
+                sys.stdout.write(json.dumps({"of": given.of, "text": text}) + "\n" if given.json and text else text)
                 sys.stdout.flush()
                 if not given.follow or not os.path.exists(path):
                     return OK
@@ -189,6 +194,12 @@ def _save(given: Namespace) -> int:
 
     found = find_lab(given.lab)
     path = given.output or f"{found.name}.tar.gz"
+    if path == "-":
+        if given.json or sys.stdout.isatty():
+            hint = "-o FILE, or without --json into a pipe"
+            raise Failure("an archive is nothing for a terminal or for JSON", exit_code=USAGE, next_step=hint)
+        save(found, f"{found.name}.tar.gz", sys.stdout.buffer)
+        return OK
     entries = save(found, path)
     print(
         json.dumps({"file": os.path.abspath(path), "entries": entries}, indent=4)

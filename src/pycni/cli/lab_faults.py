@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 
-from pycni.cli.failure import FAILED, OK, USAGE, Failure, write_text
+from pycni.cli.failure import FAILED, OK, USAGE, Failure, check_writable, write_text
 from pycni.cli.lab import find_lab
 from pycni.cli.tables import counted, print_table, width_of
 from pycni.lab import breaking, capture
@@ -33,37 +33,52 @@ def _say(lines: Iterable[str]) -> int:
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
-def _cut(given: Namespace) -> int:
-    return _say(breaking.break_links(find_lab(given.lab), "unplug" if given.no_carrier else "cut", given.links))
+Verb = Callable[[Namespace, RunningLab, Progress], Iterable[str]]
 
 
-def _valued(kind: str) -> Callable[[Namespace], int]:
-    return lambda given: _say(breaking.break_links(find_lab(given.lab), kind, given.links, given.value))
+def _change(verb: Verb) -> Callable[[Namespace], int]:
+    """A command that breaks or mends: what was done, a line each, or as an object with the faults there are now."""
+
+    def command(given: Namespace) -> int:
+        lab = find_lab(given.lab)
+        did = verb(given, lab, Progress(quiet=given.json))
+        if not given.json:
+            return _say(did)
+        answer = {"lab": lab.name, "did": list(did)}
+        lab.reload()
+        print(json.dumps({**answer, "faults": lab.state.get("faults", [])}, indent=4))
+        return OK
+
+    return command
 
 
-def _split(given: Namespace) -> int:
-    return _say(breaking.split(find_lab(given.lab), [party.split(",") for party in given.parties]))
+def _cut(given: Namespace, lab: RunningLab, _: Progress) -> Iterable[str]:
+    return breaking.break_links(lab, "unplug" if given.no_carrier else "cut", given.links)
 
 
-def _kill(given: Namespace) -> int:
-    lab = find_lab(given.lab)
-    return _say(breaking.kill(lab, f"{given.kind} {name}") for name in given.names)
+def _valued(kind: str) -> Verb:
+    return lambda given, lab, _: breaking.break_links(lab, kind, given.links, given.value)
 
 
-def _start(given: Namespace) -> int:
-    lab = find_lab(given.lab)
-    return _say(breaking.start(lab, f"{given.kind} {name}", Progress()) for name in given.names)
+def _split(given: Namespace, lab: RunningLab, _: Progress) -> Iterable[str]:
+    return breaking.split(lab, [party.split(",") for party in given.parties])
 
 
-def _reboot(given: Namespace) -> int:
-    lab = find_lab(given.lab)
-    return _say(breaking.reboot(lab, host, Progress()) for host in given.hosts)
+def _kill(given: Namespace, lab: RunningLab, _: Progress) -> Iterable[str]:
+    return (breaking.kill(lab, f"{given.kind} {name}") for name in given.names)
 
 
-def _heal(given: Namespace) -> int:
-    lab = find_lab(given.lab)
-    healed = breaking.heal(lab, given.what, Progress())
-    return _say([*([f"no more: {text}" for text in healed] or ["nothing was broken"]), *_not_attached(lab)])
+def _start(given: Namespace, lab: RunningLab, progress: Progress) -> Iterable[str]:
+    return (breaking.start(lab, f"{given.kind} {name}", progress) for name in given.names)
+
+
+def _reboot(given: Namespace, lab: RunningLab, progress: Progress) -> Iterable[str]:
+    return (breaking.reboot(lab, host, progress) for host in given.hosts)
+
+
+def _heal(given: Namespace, lab: RunningLab, progress: Progress) -> Iterable[str]:
+    healed = breaking.heal(lab, given.what, progress)
+    return [*([f"no more: {text}" for text in healed] or ["nothing was broken"]), *_not_attached(lab)]
 
 
 def _not_attached(lab: RunningLab) -> list[str]:
@@ -76,33 +91,39 @@ def _not_attached(lab: RunningLab) -> list[str]:
 
 
 def _graph(given: Namespace) -> int:
-    picture = picture_of(find_lab(given.lab or given.named_lab))
+    lab = find_lab(given.lab or given.named_lab)
+    picture = picture_of(lab)
     named = os.path.splitext(given.output or "")[1]
     if given.format is None and named not in ("", ".svg", ".mmd", ".md"):
-        raise Failure(
-            f"{given.output}: a picture is .svg, or .mmd or .md for Mermaid",
-            exit_code=USAGE,
-            next_step="or say --format",
-        )
+        raise _no_picture(given.output, "a picture is .svg, or .mmd or .md for Mermaid", "or say --format")
     kind = given.format or ("mermaid" if named in (".mmd", ".md") else "svg")
     text = render_svg(draw(picture)) if kind == "svg" else render_mermaid(picture)
     if named == ".md":
         text = f"```mermaid\n{text}```\n"
-    if given.output is None:
-        sys.stdout.write(text)
+    if given.output in (None, "-"):
+        sys.stdout.write(json.dumps({"lab": lab.name, "format": kind, "text": text}) + "\n" if given.json else text)
         return OK
     write_text(given.output, text)
-    print(os.path.abspath(given.output))
+    path = os.path.abspath(given.output)
+    print(json.dumps({"lab": lab.name, "format": kind, "file": path}, indent=4) if given.json else path)
     return OK
 
 
+def _no_picture(path: str, what: str, next_step: str = "") -> Failure:
+    return Failure(f"{path}: {what}", exit_code=USAGE, next_step=next_step)
+
+
 def _ping_matrix(given: Namespace) -> int:
+    if given.picture:
+        if os.path.splitext(given.picture)[1] != ".svg":
+            raise _no_picture(given.picture, "a picture of pings is .svg")
+        check_writable(given.picture)
     lab = find_lab(given.lab or given.named_lab)
     families = (given.family,) if given.family else (4, 6)
     matrix = measure(
         picture_of(lab),
         namespaces_of(lab),
-        count=max(given.count, 1),
+        count=given.count,
         timeout_s=max(given.timeout, 0.01),
         families=families,
         progress=_progress,
@@ -165,13 +186,13 @@ def _test(given: Namespace) -> int:
 
 
 HANDLERS: dict[str, Callable[[Namespace], int]] = {
-    "cut": _cut,
-    **{kind: _valued(kind) for kind in ("loss", "delay", "rate", "mtu")},
-    "split": _split,
-    "kill": _kill,
-    "start": _start,
-    "reboot": _reboot,
-    "heal": _heal,
+    "cut": _change(_cut),
+    **{kind: _change(_valued(kind)) for kind in ("loss", "delay", "rate", "mtu")},
+    "split": _change(_split),
+    "kill": _change(_kill),
+    "start": _change(_start),
+    "reboot": _change(_reboot),
+    "heal": _change(_heal),
     "graph": _graph,
     "ping-matrix": _ping_matrix,
     "capture": _capture,

@@ -26,13 +26,18 @@ def lab_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lab", metavar="LAB", help=LAB_HELP)
 
 
-def json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+def json_option(parser: argparse.ArgumentParser, text: str = "print JSON instead of text") -> None:
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def json_errors_option(parser: argparse.ArgumentParser) -> None:
+    """--json of a verb whose output is that of another program."""
+    json_option(parser, "print errors of pycni itself as JSON")
 
 
 def _add_life(verbs: Any) -> None:
     up = verbs.add_parser("up", help="make the lab of a file, or change the one that is up into it")
-    up.add_argument("file", metavar="FILE", help="the lab in YAML or JSON (see `pycni lab schema`)")
+    up.add_argument("file", metavar="FILE", help="the lab in YAML or JSON (see `pycni lab schema`); -: stdin")
     up.add_argument("--name", metavar="NAME", help="another name than the file's: the same lab twice")
     up.add_argument("--dry-run", action="store_true", help="only show what would be done")
     up.add_argument("--quiet", action="store_true", help="no line for each thing that is done")
@@ -54,19 +59,22 @@ def _add_looks(verbs: Any) -> None:
     logs.add_argument("of", metavar="HOST|ETCD|HOST/CONTAINER", help="whose: h1, etcd1, h1/web")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until Ctrl-C")
     lab_option(logs)
+    json_option(logs, "print each piece as a line of JSON")
     save = verbs.add_parser("save", help="all there is to know of a lab in one archive, for a report of a bug")
     save.add_argument("lab", metavar="LAB", nargs="?", help=LAB_HELP)
-    save.add_argument("-o", "--output", metavar="FILE", help="the archive (NAME.tar.gz)")
+    save.add_argument("-o", "--output", metavar="FILE", help="the archive (NAME.tar.gz); -: stdout")
     json_option(save)
-    verbs.add_parser("schema", help="print the JSON schema of lab files")
+    json_option(verbs.add_parser("schema", help="print the JSON schema of lab files"))
 
 
 def _add_programs(verbs: Any) -> None:
     run = verbs.add_parser("exec", help="run a program on a host or in a container; its exit code is passed on")
     run.add_argument("where", metavar="HOST[/CONTAINER]", help="h1, or h1/web")
     lab_option(run)
+    json_errors_option(run)
     run.add_argument("argv", metavar="-- COMMAND", nargs=argparse.REMAINDER, help="the program and its arguments")
     shell = verbs.add_parser("shell", help="a shell on a host or in a container")
     shell.add_argument("where", metavar="HOST[/CONTAINER]", help="h1, or h1/web")
     lab_option(shell)
+    json_errors_option(shell)
     verbs.add_parser("attach")  # what a lab runs on each of its hosts: without help it is not listed

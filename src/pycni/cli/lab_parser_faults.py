@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pycni.cli.lab_parser import LAB_HELP, json_option, lab_option
+from pycni.cli.lab_parser import LAB_HELP, json_errors_option, json_option, lab_option
 
 LINK = "HOST, HOST:INTERFACE or HOST:SEGMENT"
 PROCESS = "`agent HOST`, `etcd MEMBER` or `host HOST`"
@@ -41,29 +41,30 @@ def _add_faults(verbs: Any) -> None:
         _links(verb)
     split = verbs.add_parser("split", help="let hosts of different parties not hear each other")
     split.add_argument("parties", metavar="HOST,HOST…", nargs="+", help="a party; hosts in none hear all")
-    lab_option(split)
+    _common(split)
     kill = verbs.add_parser("kill", help="end an agent, a member of etcd or a host without warning")
     start = verbs.add_parser("start", help="start again what was killed")
     for verb in (kill, start):
         verb.add_argument("kind", metavar="KIND", choices=("agent", "etcd", "host"), help="agent, etcd or host")
         verb.add_argument("names", metavar="NAME", nargs="+", help="the host's name; of etcd the member's")
-        lab_option(verb)
+        _common(verb)
     reboot = verbs.add_parser("reboot", help="boot a host: namespaces, links and rules go, /var/lib and /etc stay")
     reboot.add_argument("hosts", metavar="HOST", nargs="+", help="the hosts, one after the other")
-    lab_option(reboot)
+    _common(reboot)
     heal = verbs.add_parser("heal", help="undo faults; without WHAT all of them")
     kinds = "cut, loss, delay, rate, mtu, split, kill"
     heal.add_argument("what", metavar="WHAT", nargs="*", help=f"a kind ({kinds}), {LINK}, or {PROCESS} in quotes")
-    lab_option(heal)
+    _common(heal)
 
 
 def _add_looks(verbs: Any) -> None:
     graph = verbs.add_parser("graph", help="draw it: hosts, containers, networks, addresses, ports, faults")
-    graph.add_argument("-o", "--output", metavar="FILE", help="write to it; .mmd and .md are Mermaid (stdout)")
+    graph.add_argument("-o", "--output", metavar="FILE", help="write to it; .mmd and .md are Mermaid (stdout, as -)")
     graph.add_argument("--format", choices=("svg", "mermaid"), help="what to write, whatever the file is called (svg)")
+    json_option(graph)
     _named_lab(graph)
     matrix = verbs.add_parser("ping-matrix", help="ping from every container to every other, over IPv4 and IPv6")
-    matrix.add_argument("-c", "--count", metavar="N", type=int, default=3, help="echoes for each pair (3)")
+    matrix.add_argument("-c", "--count", metavar="N", type=_number_from_1, default=3, help="echoes for each pair (3)")
     matrix.add_argument("-w", "--timeout", metavar="SECONDS", type=float, default=1.0, help="to wait for each (1)")
     families = matrix.add_mutually_exclusive_group()
     families.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
@@ -82,11 +83,24 @@ def _add_looks(verbs: Any) -> None:
     capture.add_argument("-t", "--time", metavar="SECONDS", type=float, default=0.0, help="stop after so long")
     capture.add_argument("--filter", metavar="EXPRESSION", default="", help="as pcap-filter(7) has it: 'udp port 4789'")
     lab_option(capture)
+    json_errors_option(capture)
+
+
+def _number_from_1(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def _links(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("links", metavar="LINK", nargs="+", help=LINK)
+    _common(parser)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    """What every verb has that breaks or mends."""
     lab_option(parser)
+    json_option(parser, "print what was done, and the faults there are now, as JSON")
 
 
 def _named_lab(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from functools import partial
 
-from pycni.cli.failure import FAILED, OK, write_text
+from pycni.cli.failure import FAILED, OK, check_writable, write_text
 from pycni.cli.lab import find_lab
 from pycni.cli.tables import printable, width_of
 from pycni.lab.bringing_up import bring_up, take_down
@@ -21,11 +21,13 @@ from pycni.lab.scenario_run import run_scenario
 
 
 def test(given: Namespace) -> int:
-    """All files are read before the first lab is touched: an error in the last one is not found out after minutes."""
+    """Files are read and tried before the first lab is touched: an error in the last is not found out after minutes."""
     scenarios = [(path, read_scenario(path)) for path in given.scenario]
     for path, scenario in scenarios:
         if scenario.lab is None and not given.lab:
             raise LabError(f"{path} names no lab", next_step="--lab NAME of one that is up", exit_code=USAGE)
+    for path in filter(None, (given.junit, given.report)):
+        check_writable(path)
     stream = sys.stderr if given.json else sys.stdout
     reports = []
     for path, scenario in scenarios:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from pycni.lab.topology import DEFAULT_MTU, EtcdSpec, HostSpec, Lab, LinkSpec, N
 T = TypeVar("T")
 
 CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}\Z")  # CNI's container id, as a file name
+STDIN = "/dev/stdin"
 FORWARDING = (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"))
 
 
@@ -25,12 +27,15 @@ def read_lab(path: str) -> Lab:
     """The lab in the file *path*. LabError with every error and its line, and where it cannot be read."""
     text = read_text(path)
     stem = os.path.basename(path).split(".")[0].lower().replace("_", "-")
-    return parse_lab(text, path, default_name=stem, directory=os.path.dirname(os.path.abspath(path)))
+    directory = os.getcwd() if path == STDIN else os.path.dirname(os.path.abspath(path))
+    return parse_lab(text, path, default_name=stem, directory=directory)
 
 
 def read_text(path: str) -> str:
     """What the file *path* holds; LabError where it cannot be read."""
     try:
+        if path == STDIN:  # by its name a socket, which ssh gives, cannot be opened
+            return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except FileNotFoundError:

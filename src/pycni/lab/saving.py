@@ -8,6 +8,7 @@ import os
 import tarfile
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from pycni.lab.errors import LabError
 from pycni.lab.looking import as_json
@@ -29,9 +30,12 @@ _SCRIPT = "\n".join(f"echo '== {name}'; {{ {command}; }} 2>&1" for name, command
 _ETCDCTL = ("get", "", "--from-key", "--write-out=json")
 
 
-def save(lab: RunningLab, path: str) -> list[str]:
-    """Write the archive (tar, gzip) to *path*; the names of its entries. A host that is off is left out of the rest."""
-    with tarfile.open(path, "w:gz") as archive:
+def save(lab: RunningLab, path: str, stream: BinaryIO | None = None) -> list[str]:
+    """Write the archive (tar, gzip) to *path*, or to *stream*, called so; the names of its entries.
+
+    A host that is off is left out of the rest.
+    """
+    with tarfile.open(path, "w:gz", stream) as archive:
         names = []
         for name, data in _entries(lab):
             entry = tarfile.TarInfo(f"{lab.name}/{name}")
