@@ -198,6 +198,40 @@ def test_leases_are_listed_measured_and_released(installed: Host, pycni: Pycni) 
     pycni("ipam", "release", "10.77.0.2", rc=3)
 
 
+def test_a_network_without_leases_or_ranges_is_told_from_none(installed: Host, pycni: Pycni) -> None:
+    """usage of an unknown network is an error with those there are; of one without ranges it is a line."""
+    put_network(installed, "plain", {"type": "pycni-loopback"})
+    assert "plain, pycni" in pycni("ipam", "usage", "--network", "nosuch", rc=3).stderr
+    assert pycni("ipam", "usage", "--network", "plain").stdout.startswith("network plain has no ranges")
+    assert json.loads(pycni("ipam", "usage", "--network", "plain", "--json").stdout) == []
+
+
+def test_a_refused_release_has_the_code_of_a_taken_address(installed: Host, pycni: Pycni) -> None:
+    """And in JSON the state and the next step that the text has."""
+    installed.container("web")
+    pycni("add", "pycni", "web", env={"CNI_PATH": BIN})
+    error = json.loads(pycni("ipam", "release", "10.77.0.2", "--json", rc=1).stdout)
+    assert error["code"] == 102 and "is alive" in error["facts"]["state"] and "--yes" in error["nextStep"]
+
+
+def test_uninstall_counts_what_list_shows(installed: Host, pycni: Pycni) -> None:
+    """A container with a published port has a record of portmap, too."""
+    for name, words in (("web", ["--port", "8080:80"]), ("db", [])):
+        installed.container(name)
+        pycni("add", "pycni", name, *words, env={"CNI_PATH": BIN})
+    assert "error: 2 attachments in use" in pycni("uninstall", rc=1).stderr
+    assert len(json.loads(pycni("ls", "--json").stdout)) == 2
+
+
+def test_del_twice_without_a_namespace(installed: Host, pycni: Pycni) -> None:
+    """The second time nothing knows the container: exit code 0, and it is said."""
+    installed.container("web")
+    pycni("add", "pycni", "web", env={"CNI_PATH": BIN})
+    installed.run(["sh", "-c", "umount /run/netns/web && rm /run/netns/web"])
+    assert "gone before" in pycni("del", "pycni", "web", env={"CNI_PATH": BIN}).stdout
+    assert "nothing to delete" in pycni("rm", "pycni", "web", env={"CNI_PATH": BIN}).stdout
+
+
 def test_looking_makes_no_state(host: Host, pycni: Pycni) -> None:
     """list, inspect, ipam and doctor on a host that never had pycni leave /var/lib as it was."""
     before = sorted(path.name for path in host.file("/var/lib").iterdir())

@@ -16,7 +16,9 @@ import pycni
 from pycni.cli import install, main, manifest, uninstall
 from pycni.cli.failure import Failure
 from pycni.cli.launcher import interpreter, is_launcher, launcher_text, package_parent
+from pycni.cni.names import Attachment
 from pycni.exe import build_launcher
+from pycni.store import Record
 
 Run = Any
 
@@ -221,7 +223,7 @@ def test_uninstall_refuses_while_containers_are_attached(
 ) -> None:
     """Nobody could detach them any more; --force says that this is wanted."""
     assert run("install") == 0
-    monkeypatch.setattr(uninstall, "read_records", lambda: [object()])
+    monkeypatch.setattr(uninstall, "read_records", lambda: [Record(Attachment("net", "c1", "eth0"), "bridge")])
     assert run("uninstall") == 1
     assert is_launcher(str(tmp_path / "bin" / "pycni-bridge"))
     assert run("uninstall", "--force") == 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from pycni.agent.view import ATTACHED
 from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
+from pycni.cli.networks import find_network
 from pycni.cli.pools import Usage, read_usage
 from pycni.cli.state import existing_store, read_leases, see_all
 from pycni.cli.tables import age, print_table
@@ -57,11 +58,15 @@ def _lease_json(lease: Lease) -> dict[str, Any]:
 def show_usage(given: Namespace) -> int:
     """One row for each range set."""
     found = read_usage(given.conf_dir, given.network)
+    if given.network and not found:
+        find_network(given.network, given.conf_dir)  # where there is no such one, that is what is wrong
     if given.json:
         print(json.dumps([{**one.as_dict(), "share": round(one.share, 4)} for one in found], indent=4))
         return OK
     if not found:
-        print(f"no network in {given.conf_dir} has ranges that pycni's IPAM serves, and nothing is leased")
+        which = f"network {given.network}" if given.network else f"no network in {given.conf_dir}"
+        has = "has no ranges" if given.network else "has ranges"
+        print(f"{which} {has} that pycni's IPAM serves, and nothing is leased")
         return OK
     rows = [(one.network, one.ranges, one.pool, *_fill(one), _bar(one.share)) for one in found]
     head = ("NETWORK", "RANGES", "POOL", "LEASED", "HERE", "SIZE", "USED", "")

@@ -55,7 +55,7 @@ def _undo(bin_dir: str, entry: dict[str, Any]) -> list[Row]:
 
 
 def _refuse_while_attached() -> None:
-    attached = read_records()
+    attached = {record.attachment.replace(part="") for record in read_records()}  # chained plugins have records too
     if attached:
         raise Failure(
             f"{counted(len(attached), 'attachment')} in use; without the executables no runtime could detach them",
