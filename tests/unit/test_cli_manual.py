@@ -94,6 +94,45 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "show this help" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["rm", "--help"], "del"),
+        (["ls", "--help"], "list"),
+        (["lab", "ls", "--help"], "lab ps"),
+        (["lab", "list", "--help"], "lab ps"),
+        (["help", "ls"], "list"),
+        (["help", "lab", "exec"], "lab exec"),
+        (["help"], "[-h]"),
+    ],
+)
+def test_words_that_everybody_tries(argv: list[str], command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ls`, `rm` and `help COMMAND` mean what they mean elsewhere."""
+    assert main(argv) == 0
+    assert capsys.readouterr().out.startswith(f"usage: pycni {command} ")
+
+
+def test_each_command_is_told_once() -> None:
+    """By one name, whatever others it has; and none that only pycni itself runs."""
+    words = [" ".join(words) for words, _ in paths(build_parser())]
+    assert not {"ls", "rm", "lab ls", "lab list", "lab attach"} & set(words)
+    assert len({id(parser) for _, parser in paths(build_parser())}) == len(words)
+
+
+def test_an_unknown_command_is_told_those_that_people_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not what a lab runs on its hosts, and no name twice."""
+    assert main(["lab", "xyzzy"]) == 2
+    said = capsys.readouterr().err
+    assert "up, down, ps, inspect" in said and "attach" not in said
+
+
+def test_add_takes_a_namespace_and_del_a_container_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """As docs/cli.md says."""
+    for verb, wanted in (("add", "NETNS\n"), ("del", "NETNS|CONTAINER\n"), ("check", "NETNS|CONTAINER\n")):
+        assert main([verb, "--help"]) == 0
+        assert f"NETWORK {wanted}" in capsys.readouterr().out
+
+
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     """The help goes to stderr, so that a pipe gets nothing."""
     assert main([]) == 2

@@ -49,7 +49,8 @@ def _add_life(verbs: Any) -> None:
 
 
 def _add_looks(verbs: Any) -> None:
-    ps = verbs.add_parser("ps", help="hosts, containers, addresses, networks, what runs")
+    ps = verbs.add_parser("ps", aliases=["ls", "list"], help="hosts, containers, addresses, networks, what runs")
+    ps.set_defaults(lab_command="ps")  # whichever word was typed
     ps.add_argument("lab", metavar="LAB", nargs="?", help="only this lab: its name or its file")
     json_option(ps)
     inspect = verbs.add_parser("inspect", help="everything that is known of a lab, as JSON")

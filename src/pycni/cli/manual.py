@@ -11,10 +11,10 @@ from pycni.cli.parser import EXIT_CODES, build_parser
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The commands below *parser*, by name."""
+    """The commands below *parser*, by name; without aliases, and without those that only pycni itself runs."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
+            return {choice.dest: action.choices[choice.dest] for choice in action._choices_actions}
     return {}
 
 

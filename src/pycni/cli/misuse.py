@@ -45,6 +45,8 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
+            if isinstance(action, argparse._SubParsersAction):
+                choices = [choice.dest for choice in action._choices_actions]  # those that have a help, by one name
             near = difflib.get_close_matches(str(value), choices, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
             raise argparse.ArgumentError(action, f"{value!r} is unknown: {hint}")

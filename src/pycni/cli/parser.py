@@ -108,7 +108,8 @@ def _add_runtime_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _network_options(add)
     _attachment_options(add, "NETNS", NETNS_HELP)
     _capability_options(add)
-    delete = commands.add_parser("del", help="detach a container from a network (CNI DEL)")
+    delete = commands.add_parser("del", aliases=["rm"], help="detach a container from a network (CNI DEL)")
+    delete.set_defaults(command="del")  # whichever word was typed
     _network_options(delete)
     _attachment_options(delete, "NETNS|CONTAINER", TARGET_HELP)
     _capability_options(delete)
@@ -134,7 +135,10 @@ def _add_runtime_commands(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_show_commands(commands: argparse._SubParsersAction[Parser]) -> None:
-    listing = commands.add_parser("list", help="attachments made by pycni's plugins, and what became of them")
+    listing = commands.add_parser(
+        "list", aliases=["ls"], help="attachments made by pycni's plugins, and what became of them"
+    )
+    listing.set_defaults(command="list")
     listing.add_argument("--network", metavar="NAME", help="only this network")
     _json_option(listing)
     inspect = commands.add_parser("inspect", help="everything known of a container: record, result, kernel objects")
@@ -267,6 +271,8 @@ def _add_host_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     completion = commands.add_parser("completion", help="print a shell's completion script")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     commands.add_parser("man", help="print the manual page (roff)")
+    helping = commands.add_parser("help", help="show the help of a command, as its --help does")
+    helping.add_argument("words", metavar="COMMAND", nargs="*", help="the command, of one word or two")
 
 
 def build_parser() -> Parser:
@@ -297,4 +303,4 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if not given.version and given.command is None:
         parser.print_help(sys.stderr)
         raise SystemExit(USAGE)
-    return given
+    return parse([*given.words, "--help"]) if given.command == "help" else given
