@@ -18,7 +18,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:container
 .PHONY: demo lab test lint unit etcd kernel overlay lab-tests runtime bench wheel clean help
 
 help: ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
 
 demo: $(VENV)/run ## two containers on a bridge, through the real executables, shown and cleaned up
 	@$(BIN)/python examples/bridge_demo.py
@@ -39,10 +39,10 @@ lint: $(VENV)/test ## ruff, mypy --strict and the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit etcd overlay lab-tests: $(VENV)/test
+unit etcd overlay lab-tests: $(VENV)/test ## one folder of the tests, several files at a time
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/$(@:-tests=)
 
-kernel runtime: $(VENV)/test ## one folder of the tests
+kernel runtime: $(VENV)/test ## one folder of the tests, one by one
 	$(BIN)/python -m pytest tests/$@
 
 bench: $(VENV)/test ## pycni against the reference plugins, interleaved, as ratios
