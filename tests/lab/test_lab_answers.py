@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from io import BytesIO
@@ -69,6 +70,14 @@ def test_errors_of_every_verb_are_json(up: LabCommand) -> None:
         verb, *rest = words
         error = json.loads(up.run(verb, "--lab", up.name, "--json", *rest, rc=3).stdout)
         assert (error["code"], error["msg"]) == (3, f"lab {up.name} has no host 'h9'")
+
+
+def test_completion_knows_hosts_and_containers(up: LabCommand) -> None:
+    """Of every lab that is up."""
+    words = [sys.executable, "-m", "pycni", "completion", "bash", "--names"]
+    for kind, names in (("lab", {up.name}), ("host", {"h1", "h2"}), ("place", {"h1", "h2", "h1/c", "h2/c"})):
+        told = subprocess.run([*words, kind], capture_output=True, text=True, check=True).stdout.split()
+        assert names <= set(told)
 
 
 def test_logs_are_pieces_in_json(up: LabCommand) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from argparse import ArgumentParser
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pycni.cli import main
-from pycni.cli.manual import bash_completion, fish_completion, manual_page, options, paths, zsh_completion
+from pycni.cli.completion import bash_completion, fish_completion, zsh_completion
+from pycni.cli.grammar import options, paths
+from pycni.cli.manual import manual_page
 from pycni.cli.parser import build_parser
+from pycni.lab import state
 
 Make = Callable[[ArgumentParser], str]
+ROOT = Path(__file__).parents[2]
+#: What the scripts ask `pycni` for, answered by a function of the shell.
+ASKED = {
+    "bash": 'pycni() { echo "$4-names"; }\n',
+    "fish": "function pycni; echo $argv[4]-names; end\n",
+}
 SHELLS: dict[str, Make] = {"bash": bash_completion, "zsh": zsh_completion, "fish": fish_completion}
 
 
@@ -47,6 +58,19 @@ def test_completion_knows_every_command_and_option(make: Make) -> None:
         ("pycni ipam release --y", "--yes", "--json"),
         ("pycni add x y --json --por", "--port", "add"),
         ("pycni completion ", "fish", "add"),
+        ("pycni install --launcher ", "standalone", "--json"),
+        ("pycni list --network ", "network-names", "--json"),
+        ("pycni add ", "network-names", "namespace-names"),
+        ("pycni add --json x ", "namespace-names", "network-names"),
+        ("pycni add --cache-dir y x ", "namespace-names", "network-names"),
+        ("pycni rm x ", "container-names", "network-names"),
+        ("pycni lab ", "ps", "attach"),
+        ("pycni lab ls ", "lab-names", "--json"),
+        ("pycni lab ls -", "--json", "lab-names"),
+        ("pycni lab loss 20% ", "host-names", "20%"),
+        ("pycni lab cut h1 h2 ", "host-names", "--lab"),
+        ("pycni lab exec ", "place-names", "host-names"),
+        ("pycni lab kill ", "etcd", "host-names"),
     ],
 )
 def test_bash_completes(line: str, wanted: str, unwanted: str) -> None:
@@ -56,10 +80,50 @@ def test_bash_completes(line: str, wanted: str, unwanted: str) -> None:
     words = line.split(" ")
     quoted = " ".join(f"'{word}'" for word in words)
     ask = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _pycni; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    script = bash_completion(build_parser()) + ask
+    script = bash_completion(build_parser()) + ASKED["bash"] + ask
     done = subprocess.run(["bash", "--norc"], input=script, text=True, capture_output=True, check=True)
     assert wanted in done.stdout.split()
     assert unwanted not in done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted", "unwanted"),
+    [
+        ("pycni ", "add", "ps"),
+        ("pycni lab ", "cut", "add"),
+        ("pycni lab cut ", "host-names", "cut"),
+        ("pycni lab ls ", "lab-names", "host-names"),
+        ("pycni ls -", "--network", "--ifname"),
+        ("pycni list --network ", "network-names", "--json"),
+        ("pycni install --launcher ", "standalone", "--json"),
+        ("pycni lab save --output ", "Makefile", "--json"),
+    ],
+)
+def test_fish_completes(line: str, wanted: str, unwanted: str) -> None:
+    """The script, asked by fish itself."""
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not installed")
+    script = fish_completion(build_parser()) + ASKED["fish"] + f"complete -C '{line}'\n"
+    done = subprocess.run(
+        ["fish", "-N"], input=script, text=True, capture_output=True, check=True, timeout=60, cwd=ROOT
+    )
+    offered = [each.partition("\t")[0] for each in done.stdout.splitlines()]
+    assert wanted in offered and unwanted not in offered, done.stderr
+
+
+def test_names_are_those_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One a line; nothing where nothing is, and no error."""
+    monkeypatch.setenv("NETCONFPATH", str(tmp_path))
+    monkeypatch.setattr(state, "BASE", str(tmp_path / "labs"))
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.conf").write_text(json.dumps({"cniVersion": "1.0.0", "name": name, "type": "x"}))
+    assert main(["completion", "bash", "--names", "network"]) == 0
+    assert capsys.readouterr().out == "a\nb\n"
+    for kind in ("lab", "host", "place"):
+        assert main(["completion", "zsh", "--names", kind]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_manual_page_is_clean_roff() -> None:

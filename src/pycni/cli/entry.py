@@ -30,7 +30,8 @@ _MODULES = {
     "install": ("install",),
     "uninstall": ("uninstall",),
     "doctor": ("doctor",),
-    "manual": ("completion", "man"),
+    "completion": ("completion",),
+    "manual": ("man",),
 }
 
 

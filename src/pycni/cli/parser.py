@@ -13,6 +13,7 @@ from pycni.cli.cache import DEFAULT_CACHE_DIR
 from pycni.cli.cluster_grammar import add_cluster_commands
 from pycni.cli.events import parse_span
 from pycni.cli.failure import USAGE
+from pycni.cli.grammar import NAMES
 from pycni.cli.lab_parser import add_lab_command
 from pycni.cli.launcher import KINDS
 from pycni.cli.misuse import Parser
@@ -270,6 +271,7 @@ def _add_host_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     completion = commands.add_parser("completion", help="print a shell's completion script")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    completion.add_argument("--names", choices=NAMES, help=argparse.SUPPRESS)  # which the scripts ask for
     commands.add_parser("man", help="print the manual page (roff)")
     helping = commands.add_parser("help", help="show the help of a command, as its --help does")
     helping.add_argument("words", metavar="COMMAND", nargs="*", help="the command, of one word or two")
