@@ -5,9 +5,11 @@ PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.
 VENV := .venv
 BIN := $(VENV)/bin
 # Files of tests at the same time. They wait more than they compute (for the kernel's RCU, for etcd's disk). Those of
-# tests/kernel and tests/runtime run one by one: they look at what a call does from one moment to the next.
+# tests/kernel and tests/runtime run one by one: they look at what a call does from one moment to the next. Those of the
+# command compute more, and look at nothing but what it says.
 JOBS ?= 3
-PARALLEL := tests/unit tests/etcd tests/overlay tests/lab tests/wheel
+OF_COMMAND := $(wildcard tests/kernel/test_cli_*.py) tests/kernel/test_agent_cli.py tests/kernel/test_trace_host.py
+PARALLEL := tests/unit tests/etcd tests/overlay tests/lab tests/wheel $(OF_COMMAND)
 RUN_PACKAGES := ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux
 TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd \
 	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server etcdctl:etcd-client openssl:openssl ps:procps man:man-db cc:gcc \
@@ -30,7 +32,7 @@ lab: $(VENV)/run ## two hosts with etcd and an overlay: who reaches whom, a pict
 test: $(VENV)/test ## everything: lint, unit, kernel, runtime and wheel tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not crowd" $(PARALLEL)
-	$(BIN)/python -m pytest tests/kernel tests/runtime
+	$(BIN)/python -m pytest tests/kernel tests/runtime $(OF_COMMAND:%=--ignore=%)
 	$(BIN)/python -m pytest -m crowd $(PARALLEL)
 
 lint: $(VENV)/test ## ruff, mypy --strict and the import layers
