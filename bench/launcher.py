@@ -19,7 +19,7 @@ if not __package__:  # run as a file
 
 from bench import setting
 from bench.figures import Comparison, Spread, milliseconds, ratio, render_table
-from bench.sides import PATH, PYCNI_DIR, SOURCE, Side, agent_plugins
+from bench.sides import PATH, PYCNI_DIR, Side, agent_plugins, install
 from pycni.cli.launcher import FLAGS, interpreter
 from pycni.exe import build_launcher
 
@@ -43,8 +43,7 @@ def prepare(side: Side) -> None:
     cc = ["cc", *build_launcher.FLAGS, "-static"]
     side.host.run([*cc, "-o", f"{LIBRARY}/bridge", build_launcher.SOURCE], env={"PATH": PATH})
     side.host.run([*cc, "-o", f"{EMPTY}/empty", f"{EMPTY}/empty.c"], env={"PATH": PATH})
-    words = ["-m", "pycni", "install", "--bin-dir", PYTHON, "--replace", "--no-conf", "--launcher", "python"]
-    side.host.run([sys.executable, *words], env={"PATH": PATH, "PYTHONPATH": SOURCE})
+    install(side.host, "python", PYTHON)
 
 
 def measure(rounds: int) -> dict[str, list[float]]:

@@ -94,8 +94,8 @@ def agent_plugins(host: Host) -> Plugins:
     return Plugins(PYCNI_DIR, agent.pid)
 
 
-def install(host: Host, launcher: str) -> None:
-    install = ["install", "--bin-dir", PYCNI_DIR, "--replace", "--no-conf", "--launcher", launcher]
+def install(host: Host, launcher: str, bin_dir: str = PYCNI_DIR) -> None:
+    install = ["install", "--bin-dir", bin_dir, "--replace", "--no-conf", "--launcher", launcher]
     host.run([sys.executable, "-m", "pycni", *install], env={"PATH": PATH, "PYTHONPATH": SOURCE})
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from pycni.cni.errors import CniError, Code
 from pycni.cni.value import Value
-from pycni.etcd import requests
 from pycni.etcd.blocks import BlockTaker, claim_block, hand_back, read_held
 from pycni.etcd.client import Silent
 from pycni.etcd.records import Held
 from pycni.etcd.space import Space
 from pycni.ipam.conf import parse_ipam
-from pycni.ipam.etcd_conf import MOST_COUNTED
 from pycni.ipam.plugin import count_leased, held_by, lease_from
 from pycni.ipam.ranges import RangeSet, make_range, make_set, without
 from pycni.ipam.reclaim import release_dead
@@ -137,15 +135,9 @@ def status(site: Site, ipam: IpamConf) -> None:
     ]
     if not lacking:
         return
-    counts = [
-        requests.get_range(*_keys_of(work, space.version, *piece), count_only=True)
-        for space in lacking
-        for piece in space.pieces[:MOST_COUNTED]
-    ]
-    with site.client() as client:
-        answers = iter(client.txn(requests.txn([], counts)).parts)
-    for space in lacking:
-        if sum(next(answers).count for _ in space.pieces[:MOST_COUNTED]) >= space.size:
+    counts = site.count((_keys_of(work, space.version, *piece) for piece in space.pieces) for space in lacking)
+    for space, count in zip(lacking, counts, strict=True):
+        if count >= space.size:
             raise CniError(Code.EXHAUSTED, f"no block is free in network {site.network}: {space.size} are taken")
 
 

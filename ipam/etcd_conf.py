@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 KEY = "etcd"
 DERIVED = "derived"
 DEFAULT_BLOCK = {4: 26, 6: 122}  # 64 addresses
-MOST_COUNTED = 48  # pieces of a range set: with two sets below etcd's limit of 128 operations
 LONGEST_BLOCK = {4: 30, 6: 126}  # four addresses: network, gateway, a container, broadcast
 
 

@@ -6,8 +6,6 @@ import os
 import sys
 import time
 
-from pycni.cni import json_text
-from pycni.cni.conf import Keys as ConfKeys
 from pycni.cni.errors import CniError
 from pycni.etcd.claims import give_back
 from pycni.etcd.client import Unavailable
@@ -61,18 +59,16 @@ def finish_everywhere(store: Store, connections: Mapping[str, str]) -> tuple[str
 
 
 def _finish_cluster(directory: str, noted: str, connections: Mapping[str, str]) -> None:
-    conf = EtcdConf.parse(ConfKeys(json_text.loads(noted), "etcd"))
-    state, keys = HostState(directory, conf.prefix), Keys(conf.prefix)
-    known = connections.get(conf.prefix, noted)
-    if known != noted:  # nobody says which one is newer
+    prefix = EtcdConf.parse_text(noted).prefix
+    ways = [*dict.fromkeys((connections.get(prefix, noted), noted))]  # nobody says which one is newer
+    for way in ways:
         try:
-            with open_client(EtcdConf.parse(ConfKeys(json_text.loads(known), "etcd"))) as client:
-                finish(state, client, keys, most=1 << 30)
+            with open_client(EtcdConf.parse_text(way)) as client:
+                finish(HostState(directory, prefix), client, Keys(prefix), most=1 << 30)
             return
         except Unavailable:
-            pass
-    with open_client(conf) as client:
-        finish(state, client, keys, most=1 << 30)
+            if way == ways[-1]:
+                raise
 
 
 def _finish(client: Client, keys: Keys, node: str, pending: Pending) -> bool:

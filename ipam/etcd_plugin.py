@@ -18,7 +18,7 @@ from pycni.etcd.records import OwnEndpoint
 from pycni.etcd.schema import SchemaError
 from pycni.ipam import etcd_blocks
 from pycni.ipam.conf import parse_ipam
-from pycni.ipam.etcd_conf import MOST_COUNTED, space_of
+from pycni.ipam.etcd_conf import space_of
 from pycni.ipam.etcd_site import Site, already_attached
 from pycni.ipam.plugin import ip_config, read_dns
 from pycni.ipam.reclaim import is_dead
@@ -158,15 +158,10 @@ def status(call: Call, conf: NetConf, store: Store) -> None:
 
 def _count(site: Site, ipam: IpamConf) -> list[int]:
     """How many addresses are taken in each range set."""
-    pieces = [space_of(ranges).pieces[:MOST_COUNTED] for ranges in ipam.sets]
-    counts = [
-        requests.get_range(*site.keys.endpoint_range(site.network, ranges.version, *piece), count_only=True)
-        for ranges, each in zip(ipam.sets, pieces, strict=True)
-        for piece in each
-    ]
-    with site.client() as client:
-        answers = iter(client.txn(requests.txn([], counts)).parts)
-    return [sum(next(answers).count for _ in each) for each in pieces]
+    spaces = map(space_of, ipam.sets)
+    return site.count(
+        (site.keys.endpoint_range(site.network, space.version, *piece) for piece in space.pieces) for space in spaces
+    )
 
 
 def _wants(ipam: IpamConf) -> list[Want]:

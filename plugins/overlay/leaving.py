@@ -108,15 +108,13 @@ def take_away(joined: Joined) -> tuple[str, ...]:
 
 def _tell_etcd(joined: Joined, connection: str) -> bool:
     """Delete this host's member key; False where etcd does not answer, or not to us."""
-    from pycni.cni import json_text
-    from pycni.cni.keys import Keys as ConfKeys
     from pycni.etcd import members
     from pycni.etcd.client import Unavailable
     from pycni.etcd.conf import EtcdConf
     from pycni.etcd.connect import open_client
     from pycni.etcd.schema import Keys
 
-    conf = EtcdConf.parse(ConfKeys(json_text.loads(connection), "etcd"))
+    conf = EtcdConf.parse_text(connection)
     try:
         with open_client(conf) as client:
             members.leave(client, Keys(conf.prefix), joined.node, joined.network)

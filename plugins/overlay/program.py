@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code
-from pycni.cni.keys import Keys as ConfKeys
 from pycni.cni.value import Value
 from pycni.etcd import requests
 from pycni.etcd.conf import EtcdConf
@@ -80,7 +78,7 @@ class Said(Value):
 
 def read_etcd(joined: Joined, until: int = 0) -> Said:
     """*until*: only what was written up to that revision; 0: all. CniError 11 where etcd does not answer."""
-    conf = EtcdConf.parse(ConfKeys(json_text.loads(joined.connection), "etcd"))
+    conf = EtcdConf.parse_text(joined.connection)
     keys = Keys(conf.prefix)
     kinds = [keys.all_members, keys.fences]
     kinds.append(keys.blocks(joined.network) if joined.mode == ROUTED else keys.endpoints(joined.network))

@@ -68,6 +68,11 @@ def container(
     )
 
 
+def sender(to: Any) -> ContainerFacts:
+    """c1, which reaches *to* by its gateway."""
+    return container("c1", ONE, MAC1, 11, to=str(to), gw="10.1.0.1", known="02:42:0a:01:00:01")
+
+
 def tunnel(mode: str, hop: Any, mac: str) -> TunnelFacts:
     master = 0 if mode == "routed" else BRIDGE.index
     device = VxlanFacts(20, "vxlan7", 7, 4789, "192.0.2.1", mtu=1450, up=True, master=master, port_flags=(0, 1, 0))
@@ -125,27 +130,23 @@ OTHER_BRIDGE = SECOND.replace(
 ACROSS = Path(
     Packet(ONE, TWO),
     HOST,
-    source=container("c1", ONE, MAC1, 11, to=str(TWO), gw="10.1.0.1", known="02:42:0a:01:00:01"),
+    source=sender(TWO),
     target=OTHER_BRIDGE,
 )
 WORLD = ip_address("198.51.100.1")
 OUTWARDS = Path(
     Packet(ONE, WORLD),
     HostFacts("h1", out=route(str(WORLD), gw="192.0.2.254", oif=5), out_link=link(5, "eth0"), masquerades=True),
-    source=container("c1", ONE, MAC1, 11, to=str(WORLD), gw="10.1.0.1", known="02:42:0a:01:00:01"),
+    source=sender(WORLD),
 )
-PUBLISHED = Path(
-    Packet(WORLD, ONE, "tcp", 80),
-    HOST,
-    target=FIRST,
-    ports=Ports((PortFacts("0.0.0.0:8080", by_kernel=True, proxied=False),), guarded=True),
-)
+SERVED = Ports((PortFacts("0.0.0.0:8080", by_kernel=True, proxied=False),), guarded=True)
+PUBLISHED = Path(Packet(WORLD, ONE, "tcp", 80), HOST, target=FIRST, ports=SERVED)
 OWN = ip_address("192.0.2.1")
 NO_ROUTER = HOST.replace(forwards=False)
 TO_HOST = Path(
     Packet(ONE, OWN),
     NO_ROUTER,
-    source=container("c1", ONE, MAC1, 11, to=str(OWN), gw="10.1.0.1", known="02:42:0a:01:00:01"),
+    source=sender(OWN),
     with_host=True,
 )
 GATEWAY = ip_address("10.1.0.1")
@@ -154,12 +155,11 @@ TO_GATEWAY = TO_HOST.replace(
     source=container("c1", ONE, MAC1, 11, to=str(GATEWAY), known="02:42:0a:01:00:01"),
 )
 FROM_HOST = Path(Packet(OWN, ONE, "tcp", 81), NO_ROUTER, target=FIRST, ports=Ports(guarded=True), with_host=True)
-SERVED = Ports((PortFacts("0.0.0.0:8080", by_kernel=True, proxied=False),), guarded=True)
 PROXIED = Ports((PortFacts("[::]:8080", by_kernel=False, proxied=True),))
 ITS_PORT = Path(
     Packet(ONE, TWO, "tcp", 80, host_address=OWN, host_port=8080),
     HOST,
-    source=container("c1", ONE, MAC1, 11, to=str(OWN), gw="10.1.0.1", known="02:42:0a:01:00:01"),
+    source=sender(OWN),
     target=SECOND,
     ports=SERVED,
 )

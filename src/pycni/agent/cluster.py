@@ -16,8 +16,6 @@ from pycni.agent.followed import Change, Followed
 from pycni.agent.journal import Journal
 from pycni.agent.repairs import Repairs
 from pycni.agent.standing import Standing, parse_member
-from pycni.cni import json_text
-from pycni.cni.conf import Keys as ConfKeys
 from pycni.etcd.client import Client
 from pycni.etcd.conf import EtcdConf
 from pycni.etcd.connect import open_client
@@ -50,7 +48,7 @@ class Cluster:
         ttl_s: int,
         dead_after_s: Callable[[], float],
     ) -> None:
-        conf = _parse(connection)
+        conf = EtcdConf.parse_text(connection)
         self.keys = Keys(prefix)
         self.connection = connection
         self.state = HostState(directory, prefix)
@@ -108,7 +106,7 @@ class Cluster:
     def _reach_by(self, connection: str) -> None:
         """Etcd is reached by this `etcd` object from now on, whatever network it came with: what is followed and held
         goes on over it."""
-        conf = _parse(connection)
+        conf = EtcdConf.parse_text(connection)
         with self.lock:
             if conf == self._client.conf:
                 return
@@ -119,7 +117,7 @@ class Cluster:
     def try_others(self, connections: Sequence[str]) -> None:
         """Where etcd is not heard: try the next one of *connections*, as the networks of this host have them. They
         differ where the members or the password were changed while no agent ran."""
-        confs = {_parse(each): each for each in connections}
+        confs = {EtcdConf.parse_text(each): each for each in connections}
         if self.mirror.stale_since and confs:
             order = [*confs]
             at = order.index(self._client.conf) + 1 if self._client.conf in confs else 0
@@ -317,10 +315,6 @@ class Cluster:
 
     def _note(self, level: str, event: str, network: str, **more: Any) -> None:
         self._journal.note(level, event=event, network=network, prefix=self.keys.prefix, **more)
-
-
-def _parse(connection: str) -> EtcdConf:
-    return EtcdConf.parse(ConfKeys(json_text.loads(connection), "etcd"))
 
 
 def _is_other(one: Joined, two: Joined) -> bool:

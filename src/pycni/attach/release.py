@@ -38,7 +38,7 @@ def release(
     """
     record = record or store.attachments.get(attachment)
     # The kernel waits for an RCU grace period (16 to 24 ms) before it answers: the rest is done meanwhile.
-    removal = removal or links.Removal(record.host_links if record else ())
+    removal = removal or links.removal(record.host_links if record else ())
     failures: list[str] = []
     opened: list[Firewall] = []
     try:

@@ -21,29 +21,30 @@ _BY_METAVAR = {
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """The commands below *parser*, by name; without aliases, and without those that only pycni itself runs."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return {choice.dest: action.choices[choice.dest] for choice in action._choices_actions}
-    return {}
+    below = _below(parser)
+    return {name: below.choices[name] for name in helps(parser)} if below is not None else {}
 
 
 def aliases(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
     """The other names of each command below *parser* that has some."""
-    known = subcommands(parser)
-    found: dict[str, list[str]] = {}
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, one in known.items():
-                found[name] = [other for other, same in action.choices.items() if same is one and other != name]
+    below = _below(parser)
+    if below is None:
+        return {}
+    found = {
+        name: [other for other, same in below.choices.items() if same is one and other != name]
+        for name, one in subcommands(parser).items()
+    }
     return {name: others for name, others in found.items() if others}
 
 
 def helps(parser: argparse.ArgumentParser) -> dict[str, str]:
     """The one-line help of each command below *parser*."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return {choice.dest: choice.help or "" for choice in action._choices_actions}
-    return {}
+    below = _below(parser)
+    return {choice.dest: choice.help or "" for choice in below._choices_actions} if below is not None else {}
+
+
+def _below(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser] | None:
+    return next((action for action in parser._actions if isinstance(action, argparse._SubParsersAction)), None)
 
 
 def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pycni.cni import json_text
 from pycni.cni.errors import CniError, Code, shown
 from pycni.cni.keys import Keys
 from pycni.cni.value import Value
@@ -57,6 +58,11 @@ class EtcdConf(Value):
         )
         _check_security(keys, conf)
         return conf
+
+    @classmethod
+    def parse_text(cls, connection: str) -> EtcdConf:
+        """The checked `etcd` object that is kept as JSON text."""
+        return cls.parse(Keys(json_text.loads(connection), "etcd"))
 
 
 def renewed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -60,8 +60,7 @@ def decode_elements(spec: SetType, data: bytes) -> Iterator[Element]:
     for kind, payload in each_attribute(data):
         if kind == LIST_ELEM:
             found = attributes(payload)
-            first = _value(found.get(KEY, b""))
-            last = _value(found.get(KEY_END, b"")) or first
+            first, last = _ends(found)
             leads_to = _decode_data(spec, found.get(DATA, b"")) if spec.data else ()
             comment = _comment(found.get(USERDATA, b""))
             yield Element(spec.name, _fields(spec.fields, first, last if spec.interval else first), comment, leads_to)
@@ -72,9 +71,7 @@ def keys_and_comments(data: bytes) -> Iterator[tuple[tuple[bytes, bytes], str]]:
     for kind, payload in each_attribute(data):
         if kind == LIST_ELEM:
             found = attributes(payload)
-            first = _value(found.get(KEY, b""))
-            last = _value(found[KEY_END]) if KEY_END in found else first
-            yield (first, last), _comment(found.get(USERDATA, b""))
+            yield _ends(found), _comment(found.get(USERDATA, b""))
 
 
 def comments(data: bytes) -> Iterator[str]:
@@ -170,6 +167,12 @@ def _comment(userdata: bytes) -> str:
 def _nested_value(kind: int, value: bytes) -> bytes:
     length = len(value)  # a multiple of 4, as every field is padded
     return pack("HHHH", length + 8, kind | NESTED, length + 4, VALUE) + value
+
+
+def _ends(found: dict[int, bytes]) -> tuple[bytes, bytes]:
+    """The first and the last values of an element with these attributes; of a set without intervals the same."""
+    first = _value(found.get(KEY, b""))
+    return first, _value(found.get(KEY_END, b"")) or first
 
 
 def _value(payload: bytes) -> bytes:

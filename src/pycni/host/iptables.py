@@ -142,7 +142,7 @@ class Iptables:
             if whole:
                 self.restore(render_remove(whole))
             self._drop_unused({rule[3:] for unit in units if unit.kind == ADMIN for rule in unit.rules})
-            self.remove_remnants(self.present(units))
+            self.remove_remnants(self.present([unit for unit in units if unit not in whole]))
         finally:
             os.close(lock)
 

@@ -155,7 +155,8 @@ class Pool:
         MAC that the same owner had with it to the end; b"" where the last one was another, or nobody knows."""
         key = to_key(lease.address)
         unused = self._mark_used(key) and not self._forgot
-        former = self._store.query(LAST_MAC, (self._number, key, lease.container_id, lease.ifname))
+        owner = self._number, key, lease.container_id, lease.ifname
+        former = [] if unused else self._store.query(LAST_MAC, owner)
         where_from = lease.boot_id, lease.netns, lease.netns_id, lease.mount_ns, lease.created
         self._store.run(PUT, (self._number, key, lease.container_id, lease.ifname, lease.subnet, *where_from))
         if unused:
