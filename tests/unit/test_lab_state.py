@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pycni.cli import main
-from pycni.lab import state
+from pycni.lab import running, state
 from pycni.lab.errors import LabError
 
 
@@ -58,3 +59,27 @@ def test_what_has_no_state_is_no_lab(labs: Path) -> None:
     (labs / "three").write_text("")
     assert state.names() == ["one"]
     assert state.traces() == ["one", "two"]
+
+
+@pytest.mark.parametrize("torn", ['{"format":', "[]", "{}"])
+def test_one_torn_state_concerns_its_own_lab_alone(
+    labs: Path, torn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ps` shows it in its place, and a file that is gone is looked for among the others."""
+    (labs / "one" / "state.json").write_text(torn)
+    assert main(["lab", "ps"]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("one: ") and "`pycni lab down one`" in shown
+    assert main(["lab", "ps", "--json"]) == 1
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["name"] == "one" and "state.json" in told["error"]
+    assert main(["lab", "down", str(tmp_path / "gone.yaml")]) == 3
+    assert "there is no file" in capsys.readouterr().err
+    assert main(["lab", "ps", "one"]) == 1
+    assert "`pycni lab down one`" in capsys.readouterr().err
+
+
+def test_a_lab_that_goes_down_while_all_are_listed(labs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is neither there nor broken."""
+    monkeypatch.setattr(running, "names", lambda: ["gone"])
+    assert running.all_labs() == ([], {})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module, resources
 from typing import Any
 
-from pycni.cli.failure import NOT_FOUND, OK, USAGE, Failure
+from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
 from pycni.cli.tables import age, counted, paint, print_table
 from pycni.lab import foreground
 from pycni.lab.bringing_up import bring_up, take_down
@@ -20,7 +20,7 @@ from pycni.lab.faults import faults_in, told
 from pycni.lab.looking import as_json, rows
 from pycni.lab.parsing import STDIN, read_lab
 from pycni.lab.progress import Progress
-from pycni.lab.running import RunningLab
+from pycni.lab.running import RunningLab, all_labs
 from pycni.lab.state import NAME, directory_of, names, traces
 
 Handler = Callable[[Namespace], int]
@@ -71,16 +71,13 @@ def _name_of(given: str) -> str:
     themselves."""
     if NAME.match(given) and not os.path.isfile(given):
         return given
-    from_it = [name for name in names() if _is_of(name, os.path.abspath(given))]
+    path = os.path.abspath(given)
+    from_it = [each.name for each in all_labs()[0] if os.path.abspath(str(each.state["file"])) == path]
     if len(from_it) == 1:
         return from_it[0]
     if from_it and not os.path.isfile(given):
         raise LabError(f"which of the labs: {', '.join(from_it)}?", next_step="say its name", exit_code=USAGE)
     return read_lab(given).name
-
-
-def _is_of(name: str, path: str) -> bool:
-    return os.path.abspath(str(RunningLab.load(name).state["file"])) == path
 
 
 # -- up and down -------------------------------------------------------------------------------------------------------
@@ -143,11 +140,13 @@ def _down(given: Namespace) -> int:
 
 
 def _ps(given: Namespace) -> int:
-    labs = [find_lab(given.lab)] if given.lab else [RunningLab.load(name) for name in names()]
+    labs, broken = ([find_lab(given.lab)], {}) if given.lab else all_labs()
+    answer = FAILED if broken else OK
     if given.json:
-        print(json.dumps([as_json(each) for each in labs], indent=4))
-        return OK
-    if not labs:
+        unknown = [{"name": name, "error": failure.message} for name, failure in broken.items()]
+        print(json.dumps([*(as_json(each) for each in labs), *unknown], indent=4))
+        return answer
+    if not labs and not broken:
         print("no lab is up")
     for number, each in enumerate(labs):
         if number:
@@ -162,7 +161,9 @@ def _ps(given: Namespace) -> int:
         print_table(("HOST", "CONTAINER", "NETWORK", "ADDRESSES", "STATE"), rows(each))
         for fault in faults_in(each.state):
             print(f"fault: {told(fault)}")
-    return OK
+    for name, failure in broken.items():
+        print(f"{name}: {failure.message}; {failure.next_step}")
+    return answer
 
 
 def _inspect(given: Namespace) -> int:

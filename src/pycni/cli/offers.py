@@ -13,7 +13,7 @@ from pycni.cli.target import NAMED_NETNS_DIR
 from pycni.cni.errors import CniError
 from pycni.lab import state
 from pycni.lab.errors import LabError
-from pycni.lab.running import RunningLab
+from pycni.lab.running import all_labs
 
 
 def names_of(kind: str) -> list[str]:
@@ -45,13 +45,13 @@ def _recorded() -> Iterator[str]:
 
 
 def _hosts() -> Iterator[str]:
-    for name in state.names():
-        yield from RunningLab.load(name).machines
+    for lab in all_labs()[0]:
+        yield from lab.machines
 
 
 def _lab_containers() -> Iterator[str]:
-    for name in state.names():
-        yield from (container.path for container in RunningLab.load(name).containers)
+    for lab in all_labs()[0]:
+        yield from (container.path for container in lab.containers)
 
 
 _LOOKS: dict[str, tuple[Callable[[], Iterator[str] | list[str]], ...]] = {

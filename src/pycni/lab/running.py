@@ -51,6 +51,22 @@ PLUGIN_DIR = "/run/cni-bin"  # in every host
 _FOREIGN = ("CNI_", "PYCNI_", "NETCONFPATH", "TMPDIR", "XDG_")  # of the machine's own networks, and of its /run
 
 
+def all_labs() -> tuple[list[RunningLab], dict[str, LabError]]:
+    """The labs that are known, and by name what is wrong with those whose state cannot be read. One that goes down
+    meanwhile is in neither. LabError for who may not look."""
+    there: list[RunningLab] = []
+    broken: dict[str, LabError] = {}
+    for name in names():
+        try:
+            state = read_state(name)
+        except LabError as failure:
+            broken[name] = failure
+            continue
+        if state is not None:
+            there.append(RunningLab(name, state))
+    return there, broken
+
+
 class RunningLab:
     """One lab as its state says; `reload` after others may have changed it."""
 

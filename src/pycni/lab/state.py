@@ -64,15 +64,16 @@ def read_state(name: str) -> dict[str, Any] | None:
     path = os.path.join(directory_of(name), "state.json")
     try:
         with open(path, encoding="utf-8") as file:
-            state: dict[str, Any] = json.load(file)
+            state = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as failure:
         raise LabError(f"{path} cannot be read: {failure}", next_step=f"`pycni lab down {name}`") from None
-    if state.get("format") != FORMAT:
-        found = state.get("format")
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != FORMAT:
         raise LabError(f"{path} has format {found}, this pycni knows {FORMAT}", next_step=f"`pycni lab down {name}`")
-    return state
+    known: dict[str, Any] = state
+    return known
 
 
 def write_state(name: str, state: Mapping[str, Any]) -> None:
