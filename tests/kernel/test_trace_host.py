@@ -168,6 +168,23 @@ def test_the_hosts_loopback_leads_to_the_port(town: Town, traces: Traces) -> Non
         assert told["missing"] is None and {"published port", "masquerade"} <= whats(told)
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_only_the_sources_of_a_mapping_are_let_in(town: Town, traces: Traces, family: int) -> None:
+    """The stranger is named, another container and the host by their own addresses are not; conditions are a note."""
+    address, name = town.own_address("host", family), "c3"
+    let_in = f"{town.stranger.address(family)}/{32 if family == 4 else 128}"
+    condition = {f"conditionsV{family}": ["meta", "l4proto", "tcp"]}
+    town.ports.publish(town.neighbour, port(9091, sources=[let_in]), **condition)
+    assert seen(town.stranger.ns, address, 9091)
+    told = traces.told(name, address, "--port", "9091")
+    assert told["missing"] is None and {"published port", "conditions"} <= whats(told)
+    assert is_silent(town.server.ns, address, 9091) and is_silent(town.host, address, 9091)
+    for client in ("c1", address, town.own_address("outside", family)):
+        missing = traces.told(client, address, "--port", "9091")["missing"]
+        assert missing["what"] == "sources" and f"lets in {let_in}" in missing["found"]
+    town.ports.withdraw(town.neighbour)
+
+
 def test_without_snat_nobody_is_served_who_would_be_answered_directly(town: Town, traces: Traces) -> None:
     """The neighbour is not, one of another network is."""
     address = town.own_address("host", 4)

@@ -26,6 +26,8 @@ from tests.unit.trace_paths import (
     OTHER_BRIDGE,
     OUT,
     OWN_PORT,
+    PUBLISHED,
+    SOME,
     TO_HOST,
     TWO,
     WHOLE,
@@ -175,6 +177,30 @@ def test_a_published_port_masquerades_who_would_be_answered_directly() -> None:
     steps = steps_of(on_host(isolated=True)(stranger))
     assert first_missing(steps) is None and "masquerade" not in {step.what for step in steps}
     assert {"forwarding", "masquerade"} & {step.what for step in steps_of(BY_PROXY)} == set()
+
+
+def test_who_is_not_among_the_sources_is_not_let_in() -> None:
+    """By the port; there may be a way past it to the container's own address. From another host a container comes with
+    an address that nobody here knows."""
+    shut = first_missing(steps_of(ITS_PORT.replace(ports=SOME)))
+    assert shut is not None and shut.what == "sources"
+    assert shut.found == "0.0.0.0:8080 lets in 198.51.100.0/24: not 10.1.0.5"
+    stranger = PUBLISHED.replace(packet=PUBLISHED.packet.replace(source=ip_address("203.0.113.9")), ports=SOME)
+    assert first_missing(steps_of(stranger)) is not None
+    past = steps_of(stranger.replace(ports=SOME.replace(guarded=False)))
+    assert [step.what for step in past if step.result == NOTE] == ["sources", "direct access"]
+    at_port = stranger.replace(packet=stranger.packet.replace(host_address=ip_address("192.0.2.1"), host_port=8080))
+    elsewhere = steps_of(at_port.replace(far=far(MAC2)))
+    assert [step.what for step in elsewhere if step.result != "ok"] == ["sources"]
+    assert first_missing(elsewhere) is None and first_missing(steps_of(at_port)) is not None
+
+
+def test_conditions_are_told_and_not_judged() -> None:
+    """They are words of a rule: only the kernel knows which packets match."""
+    steps = steps_of(on_ports(conditions=("tcp", "dport", "1-99"))(PUBLISHED))
+    assert [(step.what, "`tcp dport 1-99`" in step.found) for step in steps if step.result == NOTE] == [
+        ("conditions", True)
+    ]
 
 
 def test_what_may_matter_is_a_note() -> None:

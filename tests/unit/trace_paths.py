@@ -140,6 +140,7 @@ OUTWARDS = Path(
     source=sender(WORLD),
 )
 SERVED = Ports((PortFacts("0.0.0.0:8080", by_kernel=True, proxied=False),), guarded=True)
+SOME = Ports((PortFacts("0.0.0.0:8080", by_kernel=True, proxied=False, sources=("198.51.100.0/24",)),), guarded=True)
 PUBLISHED = Path(Packet(WORLD, ONE, "tcp", 80), HOST, target=FIRST, ports=SERVED)
 OWN = ip_address("192.0.2.1")
 NO_ROUTER = HOST.replace(forwards=False)
@@ -185,7 +186,7 @@ ITSELF = Path(
 )
 WHOLE = {
     **{"out": OUT, "in": IN, "routed": ROUTED, "routed in": ROUTED_IN, "beside": BESIDE, "across": ACROSS},
-    **{"outwards": OUTWARDS, "published": PUBLISHED},
+    **{"outwards": OUTWARDS, "published": PUBLISHED, "to some": PUBLISHED.replace(ports=SOME)},
     **{"its port": ITS_PORT, "own port": OWN_PORT, "by gateway": BY_GATEWAY, "by proxy": BY_PROXY},
     **{"host port": HOST_PORT, "itself": ITSELF},
     **{"to host": TO_HOST, "to gateway": TO_GATEWAY, "from host": FROM_HOST},

@@ -5,7 +5,7 @@ Links, routes and neighbours are those of `pycni.host.link_facts`. MACs and addr
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
 
 from pycni.cni.value import Value
 
@@ -139,22 +139,32 @@ class HostFacts(Value):
 
 
 class PortFacts(Value):
-    """A host port that leads to the destination. shown: "0.0.0.0:8080"; by_kernel, proxied: who leads there."""
+    """A host port that leads to the destination. shown: "0.0.0.0:8080"; by_kernel, proxied: who leads there;
+    sources: prefixes of the clients that are let in, () for all."""
 
     shown: str
     by_kernel: bool
     proxied: bool
+    sources: tuple[str, ...] = ()
+
+    def lets_in(self, client: IPv4Address | IPv6Address) -> bool:
+        return not self.sources or any(client in ip_network(one) for one in self.sources)
 
 
 class Ports(Value):
     """What is published of the destination's port. guarded: others reach the container by published ports only.
     masquerades: also clients on the host's loopback and in the container's subnet get answers, as the gateway.
-    missing: of the rules that publish."""
+    missing: of the rules that publish. conditions: words of a rule that packets have to match besides."""
 
     published: tuple[PortFacts, ...] = ()
     guarded: bool = False
     masquerades: bool = True
     missing: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+
+    def lets_in(self, client: IPv4Address | IPv6Address) -> bool:
+        """Whether one of them serves *client*."""
+        return any(each.lets_in(client) for each in self.published)
 
 
 class Path(Value):

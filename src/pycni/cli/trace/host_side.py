@@ -101,8 +101,24 @@ def _published(path: Path, ports: Ports, target: ContainerFacts) -> Iterator[Ste
     if ports.missing:
         yield here.missing("published port", f"missing: {'; '.join(ports.missing)}", put_back(path.host))
     for each in ports.published:
-        by = "+".join(name for name, does in (("kernel", each.by_kernel), ("proxy", each.proxied)) if does)
-        yield here.ok("published port", f"{each.shown} leads to {target.address}:{path.packet.port} ({by})")
+        if each.lets_in(path.packet.source):
+            by = "+".join(name for name, does in (("kernel", each.by_kernel), ("proxy", each.proxied)) if does)
+            yield here.ok("published port", f"{each.shown} leads to {target.address}:{path.packet.port} ({by})")
+    if ports.published and not ports.lets_in(path.packet.source):
+        yield _not_let_in(here, path, ports)
+    if ports.conditions:
+        words = " ".join(ports.conditions)
+        yield here.note("conditions", f"only packets that match `{words}`: what they match is not known here")
+
+
+def _not_let_in(here: Place, path: Path, ports: Ports) -> Step:
+    """By `sources`. A container of another host may come with that host's address, which is not known here; and to the
+    container's own address there may be a way past the port."""
+    shown = "; ".join(f"{each.shown} lets in {', '.join(each.sources)}" for each in ports.published)
+    found = f"{shown}: not {path.packet.source}"
+    if path.far is not None or (path.packet.host_address is None and not ports.guarded):
+        return here.note("sources", found)
+    return here.missing("sources", found, 'name the client in the "sources" of the mapping')
 
 
 def _by_kernel(ports: Ports) -> bool:
@@ -155,7 +171,7 @@ def from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
         yield from forwarding(here, path.host, path.packet)
     if ports is not None:
         yield from _published(path, ports, target)
-    if ports is None or not ports.published:
+    if ports is None or not (ports.lets_in(path.packet.source) or path.packet.host_address):
         yield _unpublished(path, target)
     if target.rules:
         yield rules_note(path.host, target.rules)

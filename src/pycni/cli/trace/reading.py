@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from pycni.cli.trace.facts import (
 from pycni.cli.trace.published import leads_from
 from pycni.cni.errors import CniError
 from pycni.cni.names import Attachment, host_link_name
+from pycni.firewall.rules import PortMapping
 from pycni.host import lookups, sysctl
 from pycni.host.firewall import missing_rules
 from pycni.host.inet_messages import RTN_LOCAL
@@ -36,6 +37,7 @@ from pycni.host.tunnel_guard import read_peers
 from pycni.host.vxlan import read_vxlan
 from pycni.plugins.overlay.conf import ROUTED
 from pycni.plugins.overlay.site import Joined
+from pycni.portmap.holding import Binding
 from pycni.store import Store
 from pycni.store.host_ports import PART
 
@@ -194,12 +196,15 @@ class Reader:
             ):
                 anywhere = "0.0.0.0" if binding.family == 4 else "[::]"
                 shown = f"{binding.host_ip or anywhere}:{binding.port + at}"
-                found.append(PortFacts(shown, by_kernel=one.by_kernel, proxied=binding.proxied))
+                sources = _sources(mappings, binding)
+                found.append(PortFacts(shown, one.by_kernel, binding.proxied, sources))
+        rules = record.attachment_rules
         return Ports(
             tuple(found),
-            guarded=str(packet.target) in record.attachment_rules.direct_guard,
+            guarded=str(packet.target) in rules.direct_guard,
             masquerades=any(one.snat or one.masq_all for one in mappings),
-            missing=missing_rules(record.backend, record.network_rules, record.attachment_rules),
+            missing=missing_rules(record.backend, record.network_rules, rules),
+            conditions=rules.conditions6 if packet.target.version == 6 else rules.conditions4,
         )
 
     # -- the tunnel ----------------------------------------------------------------------------------------------------
@@ -234,6 +239,15 @@ class Reader:
             mac_port=self._port_name(bridge, mac) if mac and bridge is not None else "",
             vtep=str(end) if end is not None else "",
         )
+
+
+def _sources(mappings: Iterable[PortMapping], binding: Binding) -> tuple[str, ...]:
+    """Who is let in at the port of *binding*, by the one mapping that it is of."""
+    for one in mappings:
+        same = (one.proto, one.host_ip, one.address) == (binding.proto, binding.host_ip, binding.address)
+        if same and one.low <= binding.port <= one.high:
+            return one.sources
+    return ()
 
 
 def _look_inside(facts: ContainerFacts, netns: str, other: Address) -> ContainerFacts:
