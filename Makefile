@@ -17,7 +17,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:container
 	firewalld:firewalld dbus-daemon:dbus aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu \
 	/usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross qemu-aarch64-static:qemu-user-static
 
-.PHONY: demo lab test lint unit etcd kernel overlay lab-tests runtime bench wheel clean help
+.PHONY: demo lab test lint unit etcd kernel overlay lab-tests runtime bench wheel search clean help
 
 help: ## what there is to make
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -46,6 +46,9 @@ unit etcd overlay lab-tests: $(VENV)/test ## one folder of the tests, several fi
 
 kernel runtime: $(VENV)/test ## one folder of the tests, one by one
 	$(BIN)/python -m pytest tests/$@
+
+search: $(VENV)/test ## the properties of tests/unit, with thirty times the examples
+	$(BIN)/python -m pytest -n $(JOBS) --hypothesis-profile search tests/unit
 
 bench: $(VENV)/test ## pycni against the reference plugins, interleaved, as ratios
 	$(BIN)/python bench/add_del.py

@@ -35,6 +35,7 @@ TEXTS = st.text(max_size=20)
 ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 TUPLES = st.lists(TEXTS, max_size=3).map(tuple)
 NUMBERS = st.integers(0, 1 << 60)
+COUNTS = st.integers(1, (1 << 63) - 1)
 FLOATS = st.floats(0, 1e12)
 
 
@@ -122,7 +123,7 @@ RECORDS = st.one_of(
     st.builds(Block, node=NODES),
     st.builds(OwnBlocks, id=NODES, blocks=TUPLES),
     st.builds(BlockLength, length=st.integers(1, 128)),
-    st.builds(Node, name=NAMES, boot=NAMES, pid=st.integers(1), started=st.integers(1), problems=TUPLES, mtu=NUMBERS),
+    st.builds(Node, name=NAMES, boot=NAMES, pid=COUNTS, started=COUNTS, problems=TUPLES, mtu=NUMBERS),
     st.builds(NetworkRecord, vni=st.integers(1, 1 << 24), mode=TEXTS, subnets=TUPLES, encrypted=st.booleans()),
     st.builds(Vni, network=NAMES),
     st.builds(Member, name=NAMES, vtep=NAMES, mac=TEXTS, mtu=NUMBERS, port=NUMBERS, agent=st.booleans()),
