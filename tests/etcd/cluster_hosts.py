@@ -7,7 +7,6 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from pycni.etcd.barrier import Memory
 from pycni.etcd.claims import Claimed, Fenced, Taker, Want, claim
 from pycni.etcd.client import Client
 from pycni.etcd.members import join, leave
@@ -32,7 +31,7 @@ class ClusterHost:
         self.client, self.keys, self.node, self.vtep = client, Keys(prefix), node, vtep
         self.fence = 0
         self.lease = 0
-        self.memory = Memory()
+        self.cared = Cared()
 
     def member(self, **more: Any) -> Member:
         return Member(**{"name": self.node, "vtep": self.vtep, "mtu": 1500, "port": 4789, "agent": True, **more})
@@ -80,11 +79,10 @@ class ClusterHost:
         return [kv.key for kv in kept]
 
     def care(self, mirror: Copy, now: float, dead_after_s: float = 10.0) -> Cared:
-        cared = care_for_the_dead(
-            self.client, self.keys, mirror, self.memory, node=self.node, name="h", now=now, dead_after_s=dead_after_s
+        self.cared = care_for_the_dead(
+            self.client, self.keys, mirror, self.cared, node=self.node, name="h", now=now, dead_after_s=dead_after_s
         )
-        self.memory = cared.memory
-        return cared
+        return self.cared
 
     def has(self, key: str) -> bool:
         return self.client.get(key) is not None

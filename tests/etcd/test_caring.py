@@ -136,6 +136,34 @@ def test_a_failure_is_no_news(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> 
     assert told == ["overlay-suspect", "overlay-dead", "overlay-freed", "overlay-unsaid"]
 
 
+def test_only_a_host_that_is_heard_again_is_no_suspect(hosts: Hosts) -> None:
+    """Not one that was declared dead, by this agent or by another; and nothing is told twice where etcd was away."""
+    dead, first, second = hosts(3)
+    told: list[str] = []
+    still = Still(first.client.read(first.keys.base).found)
+
+    def note(_: str, event: str, *, node: str) -> None:
+        told.append(f"{event} {node}")
+
+    agent = Absent(first.client, first.keys, still, node=first.node, name="h", note=note)
+
+    def look(*, stale: bool = False) -> list[str]:
+        told.clear()
+        still.show(first.client.read(first.keys.base).found)
+        still.stale_since = float(stale)
+        agent.look(0.0)
+        return sorted(told)
+
+    dead.cut_off()
+    second.cut_off()
+    assert look() == ["overlay-suspect n1", "overlay-suspect n3"]
+    assert look(stale=True) == look() == []
+    declare_dead(first.client, first.keys, dead.node, by="another", now=1.0)
+    assert look() == []
+    second.announce()
+    assert look() == ["overlay-no-suspect n3"]
+
+
 def test_a_stale_decision_declares_nobody_dead(shared: Etcd, prefix: str, hosts: Hosts) -> None:
     """Who decides on an old copy is refused by the guards: the host is back, or took part anew, or was declared dead by
     another one already. And a copy that is stale decides nothing."""
@@ -147,8 +175,8 @@ def test_a_stale_decision_declares_nobody_dead(shared: Etcd, prefix: str, hosts:
             assert first.care(old, 100.0).declared == ()
         stale = Still(client.read(first.keys.base).found)
         stale.stale_since = 1.0
-        assert first.care(stale, 120.0).suspects == {}
-        assert first.memory.at == 0.0, "the time in which it heard nothing does not count"
+        assert first.care(stale, 120.0).suspects == {dead.node: 0.0}, "what was known stands"
+        assert first.cared.memory.at == 0.0, "the time in which it heard nothing does not count"
         first.care(old, 121.0)
         dead.announce()
         assert first.care(old, 140.0).declared == ()
@@ -164,9 +192,12 @@ class Still:
     """A mirror that stands still."""
 
     def __init__(self, found: tuple[requests.KeyValue, ...]) -> None:
+        self.show(found)
+        self.stale_since = 0.0
+
+    def show(self, found: tuple[requests.KeyValue, ...]) -> None:
         self.found = {kv.key: kv for kv in found}
         self.revision = max(kv.mod_revision for kv in found)
-        self.stale_since = 0.0
 
     def items(self, prefix: str = "") -> dict[str, requests.KeyValue]:
         return {key: kv for key, kv in self.found.items() if key.startswith(prefix)}

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pycni.cni.errors import CniError
 from pycni.etcd.barrier import Memory
 from pycni.etcd.client import Client
-from pycni.etcd.mirror import Mirror
 from pycni.etcd.nodes import Cared, care_for_the_dead
 from pycni.etcd.schema import Keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.etcd.nodes import Copy
 
 LOOK_S = 5.0  # between looks
 
@@ -20,7 +23,7 @@ class Absent:
     """As host *node*, for people *name*, sees them. found: at the last look."""
 
     def __init__(
-        self, client: Client, keys: Keys, mirror: Mirror, *, node: str, name: str, note: Callable[..., None]
+        self, client: Client, keys: Keys, mirror: Copy, *, node: str, name: str, note: Callable[..., None]
     ) -> None:
         self.found = Cared()
         self._client = client
@@ -40,7 +43,7 @@ class Absent:
                 self._client,
                 self._keys,
                 self._mirror,
-                before.memory,
+                before,
                 **who,
                 now=time.monotonic(),
                 dead_after_s=dead_after_s,
@@ -58,7 +61,7 @@ class Absent:
         for node in now.suspects.keys() - before.suspects.keys():
             self._note("warning", "overlay-suspect", node=node)
         for node in before.suspects.keys() - now.suspects.keys():
-            if node not in now.declared:
+            if node in now.alive:  # not declared dead, by whomever, nor taken out of the cluster
                 self._note("info", "overlay-no-suspect", node=node)
         for node in now.declared:
             self._note("warning", "overlay-dead", node=node)

@@ -136,7 +136,8 @@ def _end_memberships(client: Client, keys: Keys, seats: Sequence[Seat], fenced: 
 class Cared(Value):
     """What `care_for_the_dead` found and did. suspects: how long each has been seen to be one, seconds. declared: hosts
     that were declared dead now. freed: of each host how many addresses and blocks. waits: of each dead host whom it
-    waits for. left: of each what cannot be read, and stays, in words. memory: for the next call."""
+    waits for. left: of each what cannot be read, and stays, in words. alive: who has a leased record. memory: for the
+    next call."""
 
     memory: Memory = Memory()
     suspects: Mapping[str, float] = {}
@@ -144,22 +145,24 @@ class Cared(Value):
     freed: Mapping[str, int] = {}
     waits: Mapping[str, tuple[Obstacle, ...]] = {}
     left: Mapping[str, tuple[str, ...]] = {}
+    alive: frozenset[str] = frozenset()
 
 
 def care_for_the_dead(
-    client: Client, keys: Keys, copy: Copy, memory: Memory, *, node: str, name: str, now: float, dead_after_s: float
+    client: Client, keys: Keys, copy: Copy, before: Cared, *, node: str, name: str, now: float, dead_after_s: float
 ) -> Cared:
     """What host *node* (for people: *name*) does every few seconds about hosts that nothing is heard of: declare them
-    dead, and free what they had, when `barrier.decide` says that it is its turn. now: monotonic seconds.
+    dead, and free what they had, when `barrier.decide` says that it is its turn. before: what it returned last; now:
+    monotonic seconds.
 
-    While the mirror is stale nothing is done, and no time counted. CniError 7 where etcd does not permit this host to
-    do so, 11 as ever.
+    While the mirror is stale nothing is done, no time counted, and what was found before stands. CniError 7 where etcd
+    does not permit this host to do so, 11 as ever.
     """
     if copy.stale_since:
-        return Cared(memory.replace(at=0.0))
+        return before.replace(memory=before.memory.replace(at=0.0), declared=(), freed={})
     found = [kv for prefix in (keys.fences, keys.all_members, keys.nodes) for kv in copy.items(prefix).values()]
     hosts = hosts_of(keys, found, copy.revision, with_syncs=False)
-    decision, memory = decide(hosts, memory, node=node, now=now, dead_after_s=dead_after_s)
+    decision, memory = decide(hosts, before.memory, node=node, now=now, dead_after_s=dead_after_s)
     declared = [each for each in decision.declare if _declare_absent(client, keys, each, hosts, by=name)]
     outcomes = {each: free_behind_barrier(client, keys, each, now=time.time()) for each in decision.free}
     return Cared(
@@ -169,6 +172,7 @@ def care_for_the_dead(
         freed={node: each.count for node, each in outcomes.items() if each.count},
         waits={node: each.waits for node, each in outcomes.items() if each.waits},
         left={node: each.left for node, each in outcomes.items() if each.left},
+        alive=hosts.alive,
     )
 
 
