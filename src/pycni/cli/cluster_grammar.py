@@ -35,9 +35,14 @@ def add_cluster_commands(commands: argparse._SubParsersAction[Any]) -> None:
     trace = commands.add_parser("trace", help="walk a packet's way over what the kernel has; name what is missing")
     trace.add_argument("source", metavar="SRC", help=_END_HELP)
     trace.add_argument("target", metavar="DST", help=_END_HELP)
+    packet_options(trace)
+    _json(trace, False)
+
+
+def packet_options(trace: argparse.ArgumentParser) -> None:
+    """--port and --proto of a command that traces."""
     trace.add_argument("--port", metavar="N", type=_port, help="the destination's port: is it published, or guarded?")
     trace.add_argument("--proto", choices=PROTOCOLS, help="protocol of the packet (icmp; with --port tcp)")
-    _json(trace, False)
 
 
 def _conf_dir(parser: argparse.ArgumentParser, default: str) -> None:

@@ -45,12 +45,9 @@ def lab(given: Namespace) -> int:
 def _handler(verb: str) -> Handler:
     if verb in _VERBS:
         return _VERBS[verb]
-    if verb == "attach":
-        from pycni.cli.lab_attach import attach
-
-        return attach
-    faults: dict[str, Handler] = import_module("pycni.cli.lab_faults").HANDLERS
-    return faults[verb]
+    module = f"pycni.cli.lab_{verb if verb in ('attach', 'trace') else 'faults'}"
+    others: dict[str, Handler] = import_module(module).HANDLERS
+    return others[verb]
 
 
 def find_lab(given: str | None) -> RunningLab:

@@ -139,3 +139,6 @@ def _words(failure: Exception) -> str:
         where = ", ".join(f"{label} {text}" for label, text in failure.facts)
         return " ".join(part for part in (failure.message, failure.details, f"({where})" if where else "") if part)
     return str(failure)
+
+
+HANDLERS = {"attach": attach}

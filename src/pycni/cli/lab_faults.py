@@ -158,8 +158,7 @@ def _show(matrix: Matrix, given: Namespace, lab: RunningLab) -> None:
         print(f"{pair.source} → {pair.target} on {pair.network} ({pair.address or 'no address'}): {verb}")
     wrong = len(matrix.wrong)
     for each in [each for each in matrix.wrong if each.pair.address and not each.reached][:1]:
-        host, _, container = each.pair.source.partition("/")
-        print(f"why: pycni lab exec --lab {lab.name} {host} -- pycni trace {container} {each.pair.address}")
+        print(f"why: pycni lab trace --lab {lab.name} {each.pair.source} {each.pair.address}")
     summary = f"{counted(len(matrix.names), 'container')}, {counted(len(matrix.seen), 'pair')} asked, "
     print(f"{summary}{'all as expected' if not wrong else f'{wrong} not as expected'}")
     _say(_not_attached(lab))

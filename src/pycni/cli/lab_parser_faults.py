@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pycni.cli.cluster_grammar import packet_options
 from pycni.cli.lab_parser import LAB_HELP, json_errors_option, json_option, lab_option
 
 LINK = "HOST, HOST:INTERFACE or HOST:SEGMENT"
@@ -66,13 +67,18 @@ def _add_looks(verbs: Any) -> None:
     matrix = verbs.add_parser("ping-matrix", help="ping from every container to every other, over IPv4 and IPv6")
     matrix.add_argument("-c", "--count", metavar="N", type=_number_from_1, default=3, help="echoes for each pair (3)")
     matrix.add_argument("-w", "--timeout", metavar="SECONDS", type=float, default=1.0, help="to wait for each (1)")
-    families = matrix.add_mutually_exclusive_group()
-    families.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
-    families.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
+    _family(matrix)
     matrix.add_argument("--picture", metavar="FILE.svg", help="draw it, too")
     matrix.add_argument("--compact", action="store_true", help="one character for each pair, as on a narrow terminal")
     json_option(matrix)
     _named_lab(matrix)
+    trace = verbs.add_parser("trace", help="walk a packet's way over the hosts' kernels; name what is missing")
+    for end in ("source", "target"):
+        trace.add_argument(end, metavar="HOST[/CONTAINER]", help="h1/web, h1 itself, or an address")
+    packet_options(trace)
+    _family(trace)
+    lab_option(trace)
+    json_option(trace)
     capture = verbs.add_parser("capture", help="run tcpdump on a host, in a container or at the switch")
     capture.add_argument(
         "target", metavar="TARGET", help="HOST, HOST/CONTAINER, or switch:HOST for the other end of its cable"
@@ -84,6 +90,12 @@ def _add_looks(verbs: Any) -> None:
     capture.add_argument("--filter", metavar="EXPRESSION", default="", help="as pcap-filter(7) has it: 'udp port 4789'")
     lab_option(capture)
     json_errors_option(capture)
+
+
+def _family(parser: argparse.ArgumentParser) -> None:
+    families = parser.add_mutually_exclusive_group()
+    families.add_argument("-4", dest="family", action="store_const", const=4, default=0, help="IPv4 only")
+    families.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
 
 
 def _number_from_1(text: str) -> int:

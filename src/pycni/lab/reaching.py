@@ -23,7 +23,7 @@ def chosen_pairs(picture: Picture, claim: Expectation) -> list[Pair]:
         pairs = common or pairs
     else:
         sources = _matched(picture, claim.source)
-        pairs = [each for each in _to_machines(picture, claim, sources) if _family(each.address) in families]
+        pairs = [each for each in _to_machines(picture, claim, sources) if family_of(each.address) in families]
     if not pairs:
         raise LabError(
             f"{claim.words}: there is no such pair",
@@ -47,12 +47,17 @@ def _to_machines(picture: Picture, claim: Expectation, sources: list[str]) -> It
     for target in _matched(picture, claim.target):
         for source in sources:
             if source != target:
-                for network, address in _addresses(picture, target):
+                for network, address in addresses_of(picture, target):
                     if not claim.network or claim.network == network:
                         yield Pair(source, target, network, address, OPEN)
 
 
-def _family(address: str) -> int:
+def is_address(text: str) -> bool:
+    """Whether it is one rather than the name of a machine or container."""
+    return "." in text or ":" in text
+
+
+def family_of(address: str) -> int:
     return 6 if ":" in address else 4
 
 
@@ -80,7 +85,7 @@ def wires_of(picture: Picture, name: str) -> tuple[Wire, ...]:
     return found.wires
 
 
-def _addresses(picture: Picture, name: str) -> list[tuple[str, str]]:
+def addresses_of(picture: Picture, name: str) -> list[tuple[str, str]]:
     """(network or segment, address) of HOST or HOST/CONTAINER."""
     if "/" in name:
         return [(plug.network, address) for plug in plugs_of(picture, name) for address in plug.addresses]
@@ -92,10 +97,14 @@ def address_of(picture: Picture, name: str, seen_from: str, family: int = 0) -> 
 
     LabError where it has no such address. An address stands for itself.
     """
-    if "." in name or ":" in name:
+    if is_address(name):
         return name
-    near = {network for network, _ in _addresses(picture, seen_from)}
-    found = [each for each in _addresses(picture, name) if not family or _family(each[1]) == family]
+    return nearest(picture, name, {network for network, _ in addresses_of(picture, seen_from)}, family)[1]
+
+
+def nearest(picture: Picture, name: str, near: set[str], family: int = 0) -> tuple[str, str]:
+    """(network or segment, address) of *name*, on one of *near* if it is on any; else as `address_of`."""
+    found = [each for each in addresses_of(picture, name) if not family or family_of(each[1]) == family]
     if not found:
         raise LabError(f"{name} has no {f'IPv{family} ' if family else ''}address")
-    return min(found, key=lambda each: (each[0] not in near, _family(each[1])))[1]
+    return min(found, key=lambda each: (each[0] not in near, family_of(each[1])))

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from argparse import Namespace
 from typing import Any
 
 from pycni.agent.view import see_attachments
 from pycni.cli.failure import FAILED, NOT_FOUND, OK, USAGE, Failure
 from pycni.cli.state import existing_store
-from pycni.cli.tables import paint, print_table, render_facts, width_of
 from pycni.cli.trace.cluster import Cluster
 from pycni.cli.trace.ends import addresses_of, by_loopback, choose_both, find_end
-from pycni.cli.trace.facts import ELSEWHERE, HERE, HOST, OUTSIDE, End, Packet, Path
+from pycni.cli.trace.facts import ELSEWHERE, HERE, HOST, End, Packet, Path
 from pycni.cli.trace.published import behind_port, packet_behind
 from pycni.cli.trace.reading import Reader, is_own
-from pycni.cli.trace.steps import NOTE, Step, first_missing, until_missing
+from pycni.cli.trace.steps import Step, first_missing, until_missing
+from pycni.cli.trace.telling import NOBODY, print_outcome, print_way
 from pycni.cli.trace.walk import walk
 from pycni.host.rtnl import Netlink
 from pycni.plugins.overlay.site import all_joined
@@ -34,10 +33,12 @@ def trace(given: Namespace) -> int:
     source, target, path = _read(given, proto)
     steps = list(until_missing(walk(path)))
     other = _other_half(given, source, target, path.packet, steps)
+    told = _as_json(source, target, path, steps, other)
     if given.json:
-        print(json.dumps(_as_json(source, target, path, steps, other), indent=4))
+        print(json.dumps(told, indent=4))
     else:
-        _print(source, target, path, steps, other)
+        print_way(told)
+        print_outcome(told)
     return FAILED if first_missing(steps) is not None else OK
 
 
@@ -87,7 +88,7 @@ def _refuse_elsewhere(given: Namespace, source: End, target: End) -> None:
 def _where(end: End) -> str:
     if end.place == HOST:
         return "this host itself"
-    return f"on host {end.node}" if end.node else "no container that is known"
+    return f"on host {end.node}" if end.node else NOBODY
 
 
 def _other_half(given: Namespace, source: End, target: End, packet: Packet, steps: list[Step]) -> str:
@@ -102,53 +103,27 @@ def _other_half(given: Namespace, source: End, target: End, packet: Packet, step
 
 
 def _as_json(source: End, target: End, path: Path, steps: list[Step], other: str) -> dict[str, Any]:
-    packet, missing = path.packet, first_missing(steps)
+    packet, missing, tunnel = path.packet, first_missing(steps), path.tunnel
+    network = source.network or target.network
     return {
         "source": {**source.as_dict(), "address": str(packet.source)},
         "target": {**target.as_dict(), "address": str(packet.target)},
         "proto": packet.proto,
         "port": packet.port or None,
         "host": path.host.name,
+        "tunnel": {"network": network, "mode": tunnel.mode, "vni": tunnel.vni} if tunnel is not None else None,
         "steps": [step.as_dict() for step in steps],
         "missing": missing.as_dict() if missing is not None else None,
+        "leavesAs": _leaves_as(path),
         "otherHalf": other or None,
     }
 
 
-def _print(source: End, target: End, path: Path, steps: list[Step], other: str) -> None:
-    packet, tunnel = path.packet, path.tunnel
-    about = f" {packet.proto}" + (f" port {packet.port}" if packet.port else "")
-    print(f"{_shown(source, str(packet.source))} → {_shown(target, str(packet.target))},{about}")
-    if tunnel is not None:
-        network = source.network or target.network
-        print(f"network {network}, {tunnel.mode}, VNI {tunnel.vni}; this is host {path.host.name}")
-    print()
-    print_table(("", "WHERE", "WHAT", "FOUND"), [(step.result, step.where, step.what, step.found) for step in steps])
-    for step in steps:
-        if step.result == NOTE and step.action:
-            print(f"\n{paint('note:', 'yellow', sys.stdout)} {step.what}: {step.found}")
-            _print_facts([("do", step.action)])
-    missing = first_missing(steps)
-    if missing is not None:
-        print(f"\n{paint('missing:', 'red', sys.stdout)} {missing.what} on {missing.where}: {missing.found}")
-        _print_facts([("do", missing.action)])
-        return
-    print("\nnothing is missing" + (" on this host" if other else ""))
-    if other:
-        print(f"the other half: {other}")
-
-
-def _print_facts(facts: list[tuple[str, str]]) -> None:
-    for line in render_facts(facts, width=width_of(sys.stdout)):
-        print(line)
-
-
-def _shown(end: End, address: str) -> str:
-    if end.place in (HOST, OUTSIDE):
-        return f"{address} ({_where(end)})"
-    where = "this host" if end.place == HERE else f"host {end.host or end.node}"
-    name = f"{end.network}/{end.container}/{end.ifname}" if end.container else end.network
-    return f"{name} {address} ({where})"
+def _leaves_as(path: Path) -> str | None:
+    """The address that a packet to the world has from this host on; None for its own."""
+    out = path.host.out
+    masqueraded = path.source is not None and path.target is None and path.tunnel is None and path.host.masquerades
+    return str(out.src) if masqueraded and out is not None and out.src and not path.with_host else None
 
 
 HANDLERS = {"trace": trace}
