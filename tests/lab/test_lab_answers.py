@@ -80,6 +80,16 @@ def test_completion_knows_hosts_and_containers(up: LabCommand) -> None:
         assert names <= set(told)
 
 
+def test_logs_begin_at_the_last_lines(up: LabCommand) -> None:
+    """Of what there is; all of it where that is less."""
+    path = up.running().log("h2/c")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("one\ntwo\nthree\n")
+    for count, text in (("0", ""), ("2", "two\nthree\n"), ("9", "one\ntwo\nthree\n")):
+        assert up.run("logs", "h2/c", "-n", count, "--lab", up.name).stdout == text
+    assert "no number from 0 on" in up.run("logs", "h2/c", "-n", "-1", "--lab", up.name, rc=2).stderr
+
+
 def test_logs_are_pieces_in_json(up: LabCommand) -> None:
     """One object a line."""
     (line,) = up.run("logs", "h1/c", "--lab", up.name, "--json").stdout.splitlines()

@@ -173,18 +173,26 @@ def _logs(given: Namespace) -> int:
     path = found.log(given.of)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+            if given.lines is not None:
+                text = _last_lines(text, given.lines)
             while True:
-                text = file.read()
                 sys.stdout.write(json.dumps({"of": given.of, "text": text}) + "\n" if given.json and text else text)
                 sys.stdout.flush()
                 if not given.follow or not os.path.exists(path):
                     return OK
                 time.sleep(0.1)
+                text = file.read()
     except FileNotFoundError:
         host, _, container = given.of.partition("/")
         no_command = container and found.container(host, container).process is None
         silent = "has no command that could write" if no_command else "has written nothing"
         raise Failure(f"{given.of} {silent}", exit_code=NOT_FOUND) from None
+
+
+def _last_lines(text: str, count: int) -> str:
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[max(len(lines) - count, 0) :])
 
 
 def _save(given: Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 LAB_HELP = "its name, or its file (without: the only lab that is up)"
@@ -24,6 +25,17 @@ def add_lab_command(commands: Any, parser_class: type[argparse.ArgumentParser]) 
 def lab_option(parser: argparse.ArgumentParser) -> None:
     """--lab, for verbs whose words are something else."""
     parser.add_argument("--lab", metavar="LAB", help=LAB_HELP)
+
+
+def number_from(least: int) -> Callable[[str], int]:
+    """The `type` of an argument that is a number of things."""
+
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} on")
+        return int(text)
+
+    return number
 
 
 def json_option(parser: argparse.ArgumentParser, text: str = "print JSON instead of text") -> None:
@@ -58,6 +70,7 @@ def _add_looks(verbs: Any) -> None:
     json_option(inspect)
     logs = verbs.add_parser("logs", help="what an agent, a member of etcd or a container's command wrote")
     logs.add_argument("of", metavar="HOST|ETCD|HOST/CONTAINER", help="whose: h1, etcd1, h1/web")
+    logs.add_argument("-n", "--lines", metavar="N", type=number_from(0), help="only the last N lines of what there is")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until Ctrl-C")
     lab_option(logs)
     json_option(logs, "print each piece as a line of JSON")

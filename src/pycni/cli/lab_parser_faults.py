@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from pycni.cli.cluster_grammar import packet_options
-from pycni.cli.lab_parser import LAB_HELP, json_errors_option, json_option, lab_option
+from pycni.cli.lab_parser import LAB_HELP, json_errors_option, json_option, lab_option, number_from
 
 LINK = "HOST, HOST:INTERFACE or HOST:SEGMENT"
 PROCESS = "`agent HOST`, `etcd MEMBER` or `host HOST`"
@@ -65,7 +65,7 @@ def _add_looks(verbs: Any) -> None:
     json_option(graph)
     _named_lab(graph)
     matrix = verbs.add_parser("ping-matrix", help="ping from every container to every other, over IPv4 and IPv6")
-    matrix.add_argument("-c", "--count", metavar="N", type=_number_from_1, default=3, help="echoes for each pair (3)")
+    matrix.add_argument("-c", "--count", metavar="N", type=number_from(1), default=3, help="echoes for each pair (3)")
     matrix.add_argument("-w", "--timeout", metavar="SECONDS", type=float, default=1.0, help="to wait for each (1)")
     _family(matrix)
     matrix.add_argument("--picture", metavar="FILE.svg", help="draw it, too")
@@ -96,12 +96,6 @@ def _family(parser: argparse.ArgumentParser) -> None:
     families = parser.add_mutually_exclusive_group()
     families.add_argument("-4", dest="family", action="store_const", const=4, default=0, help="IPv4 only")
     families.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
-
-
-def _number_from_1(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
 
 
 def _links(parser: argparse.ArgumentParser) -> None:
