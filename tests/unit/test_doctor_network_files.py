@@ -56,6 +56,7 @@ def test_the_first_in_name_order_is_told(places: Path) -> None:
         ({**GOOD, "name": ""}, "the list has no 'name'"),
         ({**GOOD, "plugins": []}, "no plugins in the list"),
         ({**GOOD, "plugins": [{"type": "br"}, {"type": "nosuch"}]}, "no plugin nosuch in "),
+        ({**GOOD, "plugins": [{"type": "br", "ipam": {"type": "hostlocal"}}]}, "no plugin hostlocal in "),
         ({**GOOD, "cniVersion": "9.9.9"}, "9.9.9"),
         ({**GOOD, "cniVersion": "new"}, "cniVersion 'new'"),
     ],
@@ -67,6 +68,13 @@ def test_each_fault_of_a_file(places: Path, content: Any, said: str) -> None:
     assert finding.found.startswith(f"{places}/net.d/10.conflist: ")
     found = look(places, {"05.conflist": {**GOOD, "name": "first"}})
     assert [(one.level, said in one.found) for one in found] == [("WARN", True), ("OK", False)]
+
+
+@pytest.mark.parametrize("ipam", [{}, {"type": "map"}, {"type": ""}, "odd", None])
+def test_an_ipam_that_is_there_or_not_wanted(places: Path, ipam: Any) -> None:
+    """What is wrong with its other keys the plugin says."""
+    (finding,) = look(places, {"10.conflist": {**GOOD, "plugins": [{"type": "br", "ipam": ipam}]}})
+    assert finding.level == "OK"
 
 
 def test_two_files_of_one_network(places: Path) -> None:

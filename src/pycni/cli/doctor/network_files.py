@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding
 from pycni.cli.manifest import read_manifest
-from pycni.cli.networks import Broken, NetworkList, configuration_files, load_entry, plugin_type
+from pycni.cli.networks import Broken, NetworkList, configuration_files, load_entry, member, plugin_type
 from pycni.cli.runtime import DEFAULT_PLUGIN_DIRS
 from pycni.cli.tables import counted
 from pycni.cni.errors import CniError
@@ -85,9 +86,17 @@ def _read(path: str, places: Sequence[str]) -> NetworkFile:
         check_version(network.version)
     except CniError as failure:
         return NetworkFile(path, network, f"{failure.msg}: {failure.details}")
-    missing = [kind for plugin in network.plugins if not _is_there(kind := plugin_type(plugin), places)]
+    wanted = dict.fromkeys(kind for plugin in network.plugins for kind in _types(plugin))
+    missing = [kind for kind in wanted if not _is_there(kind, places)]
     problem = f"no plugin {', '.join(missing)} in {', '.join(dict.fromkeys(places))}" if missing else ""
     return NetworkFile(path, network, problem)
+
+
+def _types(plugin: Mapping[str, Any]) -> list[str]:
+    """The executables that *plugin* needs: its own, and the one that its `ipam` names."""
+    kind, ipam = plugin_type(plugin), member(plugin, "ipam")
+    asked = member(ipam, "type") if isinstance(ipam, dict) else None
+    return [kind, asked] if isinstance(asked, str) and asked else [kind]
 
 
 def _is_there(kind: str, places: Sequence[str]) -> bool:
