@@ -110,6 +110,29 @@ def test_records_that_cannot_be_read(shared: Etcd, prefix: str, value: bytes, su
         remove_network(client, keys, "mine")
 
 
+@pytest.mark.parametrize("value", DAMAGED)
+def test_a_damaged_network_can_be_removed(shared: Etcd, prefix: str, value: bytes) -> None:
+    """With its VNI, which names it, and not while somebody has anything of it."""
+    keys = Keys(prefix)
+    with gateway_client(conf_of(shared)) as client:
+        kept = make_network(client, keys, "kept", NetworkRecord(vni=0))
+        vni = make_network(client, keys, "other", NetworkRecord(vni=0)).vni
+        endpoint = f"{keys.endpoints('other', 4)}0a010002"
+        puts = [requests.put(keys.network("other"), value), requests.put(endpoint, b"x")]
+        client.txn(requests.txn([], [*puts, requests.put(keys.vni(7), b"{")]))
+        with pytest.raises(CniError, match="other is in use"):
+            remove_network(client, keys, "other")
+        client.txn(requests.txn([], [requests.delete(endpoint)]))
+        remove_network(client, keys, "other")
+        assert client.get(keys.network("other")) is None
+        left = [kv.key for kv in client.read(keys.vnis).found]
+        assert left == [keys.vni(7), keys.vni(kept.vni)]
+        assert keys.vni(vni) not in left
+        client.txn(requests.txn([], [requests.put(keys.vni(kept.vni), b"{")]))
+        remove_network(client, keys, "kept")
+        assert [kv.key for kv in client.read(keys.vnis).found] == [keys.vni(7)]
+
+
 def test_many_hosts_race_for_numbers(shared: Etcd, prefix: str) -> None:
     """Sixteen hosts make networks at once, half of them the same ones, and lose answers: every network has one VNI that
     no other has, and all agree on it."""

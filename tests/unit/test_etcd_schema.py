@@ -279,6 +279,14 @@ def test_audit_of_overlays() -> None:
     assert wrong(key_value(KEYS.sync("h1"), Sync(revision=9))) == [KEYS.sync("h1")]
 
 
+def test_a_damaged_network_is_named_with_the_way_out() -> None:
+    """Nothing else makes its name and numbers free again; other records have other ways."""
+    (problem,) = audit(KEYS, [KeyValue(KEYS.network("blue"), b"{", 5, 5)])
+    assert problem.key == KEYS.network("blue") and "`pycni networks remove blue`" in problem.what
+    (problem,) = audit(KEYS, [KeyValue(KEYS.vni(77), b"{", 5, 5)])
+    assert "remove" not in problem.what
+
+
 @pytest.mark.parametrize(
     ("version", "told"),
     [

@@ -83,7 +83,11 @@ def read_entries(keys: Keys, found: Iterable[KeyValue]) -> tuple[list[Entry], li
                 parse_address(record.vtep)
             entries.append(Entry(kind, tuple(parts), kv, record))
         except SchemaError as exc:
-            problems.append(Problem(kv.key, exc.msg))
+            name = kv.key.removeprefix(keys.networks)
+            way_out = (
+                f"; `pycni networks remove {name}` takes it away once no host takes part" if name != kv.key else ""
+            )
+            problems.append(Problem(kv.key, f"{exc.msg}{way_out}"))
         except ValueError as exc:
             problems.append(Problem(kv.key, str(exc)))
     return entries, problems

@@ -120,7 +120,8 @@ def _refuse_overlap(wanted: NetworkRecord, other: str, record: NetworkRecord) ->
 
 
 def remove_network(client: Client, keys: Keys, name: str) -> None:
-    """Forget a network. CniError 11 while a host takes part in it, or has addresses or blocks of it."""
+    """Forget a network, also one whose record is damaged. CniError 11 while a host takes part in it, or has addresses
+    or blocks of it."""
     found = client.get(keys.network(name))
     if found is None:
         return
@@ -132,15 +133,32 @@ def remove_network(client: Client, keys: Keys, name: str) -> None:
             f"network {name} is in use: {', '.join(members)} (host ids) take part in it",
             "detach its containers there; `pycni etcd forget` a host that is gone",
         )
-    record = NetworkRecord.parse(found.value, found.key)
     endpoints, blocks = keys.endpoints(name), keys.blocks(name)
     guards = [requests.unchanged(found.key, found.mod_revision)]
     guards.append(requests.none_since(keys.all_members, everybody.revision))
     guards.append(requests.none_between(endpoints, requests.end_of(endpoints)))
     # Digits only: "length" is no block, and goes with the network.
     guards += [requests.none_between(f"{blocks}{version}/0", f"{blocks}{version}/g") for version in (4, 6)]
-    operations = [requests.delete(found.key), requests.delete(keys.vni(record.vni))]
+    operations = [requests.delete(key) for key in (found.key, *_vnis_of(client, keys, name, found))]
     operations.append(requests.delete(blocks, requests.end_of(blocks)))
     answer = client.txn(requests.txn(guards, operations, [requests.get(found.key)]))
     if not answer.succeeded and answer.parts[0].found:
         raise CniError(Code.TRY_AGAIN, f"network {name} is in use", "`pycni etcd dump` shows by which containers")
+
+
+def _vnis_of(client: Client, keys: Keys, name: str, found: KeyValue) -> list[str]:
+    """The keys of the VNIs that are network *name*'s: they say so, or its record does and they are damaged."""
+    try:
+        told = keys.vni(NetworkRecord.parse(found.value).vni)
+    except SchemaError:
+        told = ""
+    owners = {kv.key: _owner(kv) for _, kv in keys.understood(client.read(keys.vnis).found)}
+    return [key for key, owner in owners.items() if owner == name or (key == told and not owner)]
+
+
+def _owner(kv: KeyValue) -> str:
+    """The network of a VNI, "" where its record is damaged."""
+    try:
+        return Vni.parse(kv.value).network
+    except SchemaError:
+        return ""
