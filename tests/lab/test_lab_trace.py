@@ -26,6 +26,14 @@ hosts:
       b: {networks: [red], ports: ["8080:80"]}
 """
 
+MULTICAST = """
+networks:
+  m: {type: overlay, mode: multicast, vni: 99, ipv4: 10.3.0.0/16, config: {group: 239.1.1.1}}
+hosts:
+  h1: {containers: {a: {networks: [{name: m, ips: [10.3.0.11]}]}}}
+  h2: {containers: {a: {networks: [{name: m, ips: [10.3.0.12]}]}}}
+"""
+
 
 @pytest.fixture(scope="module")
 def lab(make_lab: Callable[[], LabCommand]) -> LabCommand:
@@ -84,6 +92,18 @@ def test_a_published_port_of_another_host(lab: LabCommand) -> None:
     assert [half["host"] for half in told(lab, "h1", "h2/b", "--port", "80")["halves"]] == ["h2"]
     assert [half["host"] for half in told(lab, "h2", "h2", "--port", "8080")["halves"]] == ["h2"]
     assert told(lab, "h1/b", "h2", "--port", "8081", rc=3)["msg"].startswith("h2: no container has published")
+
+
+def test_a_network_of_which_nobody_records_who_is_where(make_lab: Callable[[], LabCommand]) -> None:
+    """Each half ends at, or begins behind, its bridge; nothing is masqueraded on the way."""
+    lab = make_lab()
+    lab.up(MULTICAST)
+    first, second = told(lab, "h1/a", "h2/a")["halves"]
+    assert first["leavesAs"] is None and second["source"]["address"] == "10.3.0.11"
+    assert [(half["steps"][at]["what"], half["steps"][at]["result"]) for half, at in ((first, -1), (second, 0))] == [
+        ("destination", "note"),
+        ("sender", "note"),
+    ]
 
 
 def test_an_address_that_both_hosts_have_is_not_taken_for_the_other(lab: LabCommand) -> None:

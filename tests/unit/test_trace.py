@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycni.cli.trace.facts import Path, Ports
+from pycni.cli.trace.facts import Packet, Path, Ports
 from pycni.cli.trace.steps import MISSING, NOTE, Step, first_missing, until_missing
 from pycni.cli.trace.walk import walk
 from pycni.host.link_facts import Neighbour
@@ -193,6 +193,14 @@ def test_who_is_not_among_the_sources_is_not_let_in() -> None:
     elsewhere = steps_of(at_port.replace(far=far(MAC2)))
     assert [step.what for step in elsewhere if step.result != "ok"] == ["sources"]
     assert first_missing(elsewhere) is None and first_missing(steps_of(at_port)) is not None
+
+
+def test_an_unknown_neighbour_of_the_container_comes_by_the_bridge() -> None:
+    """As in multicast networks, of which nobody records who is where: nothing is forwarded."""
+    beside = PUBLISHED.replace(packet=Packet(TWO, PUBLISHED.packet.target), ports=None, host=TO_HOST.host)
+    steps = steps_of(beside)
+    assert [(step.what, step.result) for step in steps if step.result != "ok"] == [("sender", NOTE)]
+    assert "forwarding" not in {step.what for step in steps}
 
 
 def test_conditions_are_told_and_not_judged() -> None:

@@ -121,9 +121,9 @@ def _as_json(source: End, target: End, path: Path, steps: list[Step], other: str
 
 def _leaves_as(path: Path) -> str | None:
     """The address that a packet to the world has from this host on; None for its own."""
-    out = path.host.out
-    masqueraded = path.source is not None and path.target is None and path.tunnel is None and path.host.masquerades
-    return str(out.src) if masqueraded and out is not None and out.src and not path.with_host else None
+    out, hop = path.host.out, path.source.next_hop if path.source is not None else None
+    to_world = path.target is None and path.tunnel is None and not path.with_host and hop is not None and hop.gw
+    return str(out.src) if to_world and path.host.masquerades and out is not None and out.src else None
 
 
 HANDLERS = {"trace": trace}

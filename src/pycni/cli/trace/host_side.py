@@ -167,6 +167,10 @@ def to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
 
 def from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
     here, ports = Place(path.host.name), path.ports
+    if path.packet.host_address is None and any(path.packet.source in each.network for each in target.addresses):
+        found = f"{path.packet.source} is on the container's own subnet, and no container that is known"
+        yield here.note("sender", f"{found}: it comes by another port of the bridge")
+        return
     if ports is None or path.packet.host_address is None or _by_kernel(ports):
         yield from forwarding(here, path.host, path.packet)
     if ports is not None:
