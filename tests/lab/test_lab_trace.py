@@ -72,7 +72,7 @@ def test_what_is_missing_on_either_host(lab: LabCommand) -> None:
     lab.exec("h2/a", "ip", "addr", "flush", "dev", "eth0")
     said = told(lab, "h1/a", "h2/a", rc=1)
     assert (said["missing"]["what"], said["missing"]["where"], len(said["halves"])) == ("address", "a", 2)
-    asked = lab.run("ping-matrix", lab.name, "-4", "-c1", "-w0.2", rc=1).stdout
+    asked = lab.run("ping-matrix", lab.name, "-4", "-c1", rc=1).stdout
     (why,) = [line for line in asked.splitlines() if line.startswith("why: pycni lab trace ")]
     assert "missing: " in lab.run(*why.split()[3:], rc=1).stdout
     lab.exec("h1/a", "ip", "link", "set", "eth0", "down")
