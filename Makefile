@@ -5,11 +5,12 @@ PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.
 VENV := .venv
 BIN := $(VENV)/bin
 # Files of tests at the same time. They wait more than they compute (for the kernel's RCU, for etcd's disk). Those of
-# tests/kernel and tests/runtime run one by one: they look at what a call does from one moment to the next. Those of the
-# command compute more, and look at nothing but what it says.
+# tests/kernel and tests/runtime run one by one: they look at what a call does from one moment to the next. Some look at
+# nothing but what a command says, or at rules and packets in namespaces of their own: these run with the others.
 JOBS ?= 3
-OF_COMMAND := $(wildcard tests/kernel/test_cli_*.py) tests/kernel/test_agent_cli.py tests/kernel/test_trace_host.py
-PARALLEL := tests/unit tests/etcd tests/overlay tests/lab tests/wheel $(OF_COMMAND)
+AT_ONCE := $(wildcard tests/kernel/test_cli_*.py tests/kernel/test_firewall_*.py) \
+	$(addprefix tests/kernel/test_,agent_cli.py trace_host.py ptp.py)
+PARALLEL := tests/unit tests/etcd tests/overlay tests/lab tests/wheel $(AT_ONCE)
 RUN_PACKAGES := ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux
 TEST_PACKAGES := $(RUN_PACKAGES) iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd \
 	runc:runc conntrack:conntrack tcpdump:tcpdump /bin/busybox:busybox-static etcd:etcd-server etcdctl:etcd-client openssl:openssl ps:procps man:man-db cc:gcc \
@@ -32,7 +33,7 @@ lab: $(VENV)/run ## two hosts with etcd and an overlay: who reaches whom, a pict
 test: $(VENV)/test ## everything: lint, unit, kernel, runtime and wheel tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not crowd" $(PARALLEL)
-	$(BIN)/python -m pytest tests/kernel tests/runtime $(OF_COMMAND:%=--ignore=%)
+	$(BIN)/python -m pytest tests/kernel tests/runtime $(AT_ONCE:%=--ignore=%)
 	$(BIN)/python -m pytest -m crowd $(PARALLEL)
 
 lint: $(VENV)/test ## ruff, mypy --strict and the import layers

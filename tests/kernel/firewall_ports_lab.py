@@ -51,7 +51,7 @@ def seen(client: Namespace, address: str, port: int, *, proto: str = "tcp", sour
     """Whom the server behind *address* *port* saw; None where there is no answer."""
     ask = {"tcp": tcp_peer_seen, "udp": udp_peer_seen}[proto]
     try:
-        return ask(client, address, port, deadline_s=1.0, source=source)
+        return ask(client, address, port, deadline_s=5.0, source=source)  # a SYN that is lost is sent again after 1 s
     except OSError:
         return None
 
