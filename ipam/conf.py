@@ -5,7 +5,7 @@ Refusals are CniError 7 with the reference host-local's sentences where it has o
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
 
 from pycni.cni.addresses import parse_address, parse_cidr
 from pycni.cni.conf import Keys
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from pycni.cni.addresses import Address, Network
+    from pycni.cni.addresses import Address, Interface, Network
     from pycni.cni.conf import NetConf
 
 DATA_DIR = "/var/lib/cni/networks"
@@ -80,6 +80,17 @@ def parse_sets(conf: NetConf) -> tuple[RangeSet, ...]:
             if any(overlap(mine, its) for mine in one.ranges for its in other.ranges):
                 raise CniError(Code.INVALID_CONFIG, f"range set {before} overlaps with {at}", f"{other} and {one}")
     return sets
+
+
+def range_gateways(conf: NetConf) -> tuple[Interface, ...]:
+    """The gateway of every range with the length of its subnet; () where the ranges are not in these keys, as with
+    other IPAM plugins."""
+    try:
+        ranges = [each for ranges in parse_sets(conf) for each in ranges.ranges]
+    except CniError:
+        return ()
+    within = [each for each in ranges if each.gateway.version == each.version]
+    return tuple(ip_interface((each.gateway, each.subnet.prefixlen)) for each in within)
 
 
 def _set(at: int, ranges: Sequence[Keys], excluded: Sequence[Network]) -> RangeSet:

@@ -19,6 +19,7 @@ from pycni.store import open_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pycni.cni.addresses import Interface as AddressWithPrefix
     from pycni.cni.conf import NetConf
     from pycni.cni.env import Call
     from pycni.store import Store
@@ -71,7 +72,7 @@ def _add(
 ) -> Result:
     inverses: list[ops.Op] = []
     try:
-        facts = read_facts(store, record, conf, want, kernel)
+        facts = read_facts(store, record, conf, netconf, want=want, kernel=kernel)
         apply_plan(plan.plan_add(conf, record.attachment, want, facts), kernel, inverses)
         result = want.result.replace(interfaces=_interfaces(conf, call, record, kernel))
         store.attachments.commit(record.attachment, dump(render_result(result, netconf.cni_version)))
@@ -85,18 +86,26 @@ def _add(
     return result
 
 
-def read_facts(store: Store, record: Record, conf: BridgeConf, want: plan.Wanted, kernel: Kernel) -> plan.BridgeFacts:
+def read_facts(
+    store: Store, record: Record, conf: BridgeConf, netconf: NetConf, *, want: plan.Wanted, kernel: Kernel
+) -> plan.BridgeFacts:
     bridge = kernel.find(ops.HOST, conf.bridge)
     link = bridge if conf.gateway_link == conf.bridge else kernel.find(ops.HOST, conf.gateway_link)
     if not conf.is_gateway or (link is not None and link.name == conf.bridge and link.kind != "bridge"):
         link = None  # EnsureBridge refuses it: its addresses do not matter
     addresses = kernel.host.addresses(link.index) if link is not None else ()
     ours = link is not None and link.alias == bridge_alias(record.attachment.network)
+    beside: tuple[AddressWithPrefix, ...] = ()
+    if plan.unwanted(addresses, want.gateways):
+        from pycni.ipam.conf import range_gateways  # most networks have one range of a family
+
+        beside = range_gateways(netconf)
     # Whether others use the bridge is read only where the answer matters: it may take all records.
-    unwanted = ours and bool(plan.unwanted(addresses, want.gateways))
+    unwanted = ours and bool(plan.unwanted(addresses, want.gateways, beside))
     return plan.BridgeFacts(
         uplink_mtu=0 if conf.mtu else (rtnl.uplink_mtu(kernel.host) or 0),
         gateway_addresses=addresses,
+        range_gateways=beside,
         replaceable=unwanted and not store.attachments.has_others_on_bridge(record.attachment, conf.bridge),
         bridge_mac=_bridge_mac(record, conf.bridge) if bridge is None else b"",
     )

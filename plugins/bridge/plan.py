@@ -48,6 +48,7 @@ class BridgeFacts(Value):
 
     uplink_mtu: int  # bytes; 0: no default route
     gateway_addresses: tuple[AddressWithPrefix, ...] = ()  # on the interface that carries the gateways
+    range_gateways: tuple[AddressWithPrefix, ...] = ()  # of the network's other ranges: containers may be using them
     replaceable: bool = False  # that interface is a bridge of ours with no attachment left: its address may change
     bridge_mac: bytes = b""  # for a bridge that has to be created
 
@@ -148,7 +149,7 @@ def plan_gateway(
     ops: list[Op] = []
     if conf.gateway_link != conf.bridge:
         ops.append(EnsureVlanGateway(conf.bridge, conf.gateway_link, conf.vlan, mtu, bridge_alias(attachment.network)))
-    for old in unwanted(facts.gateway_addresses, want.gateways):
+    for old in unwanted(facts.gateway_addresses, want.gateways, facts.range_gateways):
         if not (conf.force_address or facts.replaceable):
             new = next(new for new in want.gateways if conflicts(old, new))
             raise CniError(
@@ -168,10 +169,12 @@ def plan_gateway(
 
 
 def unwanted(
-    present: tuple[AddressWithPrefix, ...], gateways: tuple[AddressWithPrefix, ...]
+    present: tuple[AddressWithPrefix, ...],
+    gateways: tuple[AddressWithPrefix, ...],
+    range_gateways: tuple[AddressWithPrefix, ...] = (),
 ) -> tuple[AddressWithPrefix, ...]:
-    """Which of the addresses *present* cannot stay beside the *gateways*."""
-    others = [old for old in present if old not in gateways]
+    """Which of the addresses *present* cannot stay beside the *gateways*; those of the network's other ranges can."""
+    others = [old for old in present if old not in gateways and old not in range_gateways]
     return tuple(old for old in others if any(conflicts(old, new) for new in gateways))
 
 

@@ -63,6 +63,25 @@ def test_other_address_in_use_is_refused_unless_forced(lab: Lab, c1: Container, 
     assert_unchanged(before, lab.traces(c1, c2))
 
 
+@pytest.mark.parametrize("force", [True, False])
+def test_range_beside_a_full_one_gets_its_own_gateway(
+    lab: Lab, boxes: Callable[[int], list[Container]], force: bool
+) -> None:
+    """Of a set of two subnets: the bridge has both gateways, none is taken away from containers that use it. The
+    reference refuses the second, or with forceAddress takes the first from its containers."""
+    conf = network(families=(4,), forceAddress=force)
+    conf["ipam"]["ranges"] = [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.2"}, {"subnet": "10.2.0.0/24"}]]
+    containers = boxes(3)
+    results = [lab.add(conf, each) for each in containers]
+    assert [address_of(each, 4) for each in results] == ["10.1.0.2", "10.2.0.2", "10.2.0.3"]
+    assert lab.host.addresses("cni1") == ["10.1.0.1/24", "10.2.0.1/24"]
+    for container, result in zip(containers, results, strict=True):
+        assert lab.check(conf, container, result).ok
+        assert all(can_ping(container, address_of(each, 4)) for each in results if each != result)
+    error = lab.refused(network("two", 7, families=(4,), bridge="cni1"), boxes(1)[0])
+    assert "already has an IP address different from 10.7.0.1/24" in error["msg"]
+
+
 def test_unused_bridge_of_ours_is_readdressed(lab: Lab, c1: Container) -> None:
     """A subnet changed in the config while no container was there: no forceAddress needed."""
     lab.add(network("net", 1), c1)

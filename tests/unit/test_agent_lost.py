@@ -127,6 +127,18 @@ def test_one_address_a_bridge() -> None:
     assert ops(*routed, there=empty) == [EnsureAddress("br0", foreign), EnsureAddress("br0", GATEWAYS[0])]
 
 
+def test_gateways_of_several_ranges() -> None:
+    """All of them come back, also those that stand beside the address of another range of the same network."""
+    second = ip_interface("10.2.0.1/24")
+    both = C1.replace(ops=(*OPS, EnsureAddress("br0", second)))
+    none = there(bridge(), port(), addresses=[LINK_LOCAL])
+    assert ops(both, there=none) == [EnsureAddress("br0", each) for each in (*GATEWAYS, second)]
+    two = C1.replace(owner="b", ops=(BRIDGE, EnsureAddress("br0", second), PAIR))
+    one, two = (each.replace(beside=(GATEWAYS[0], second)) for each in (C1, two))
+    left = there(bridge(), port(), addresses=[second, GATEWAYS[1], LINK_LOCAL])
+    assert ops(one, two, there=left) == [EnsureAddress("br0", GATEWAYS[0])]
+
+
 def test_vlan_gateway() -> None:
     """The pair of a VLAN's gateway goes back with its VLAN, or is made anew with its addresses."""
     gateway = EnsureVlanGateway("br0", "br0.7", 7, 0, "pycni net")

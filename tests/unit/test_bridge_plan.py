@@ -118,6 +118,19 @@ def test_several_subnets_of_one_family_do_not_conflict_with_each_other() -> None
     assert [op.address for op in of(ops.EnsureAddress, found)] == [gateways[1]]  # the other one is there
 
 
+@pytest.mark.parametrize("force", [True, False])
+def test_gateways_of_the_other_ranges_stay(force: bool) -> None:
+    """A network whose first subnet is full: its containers there go on using their gateway, also with forceAddress."""
+    other, foreign = map(ip_interface, ("10.2.0.1/24", "10.7.0.1/24"))
+    conf = parse(isGateway=True, forceAddress=force)
+    found = planned(conf, gateway_addresses=(other,), range_gateways=(other,))
+    assert of(ops.RemoveAddress, found) == []
+    assert [str(op.address) for op in of(ops.EnsureAddress, found)] == ["10.1.0.1/24", "fd00::1/64"]
+    if force:
+        found = planned(conf, gateway_addresses=(other, foreign), range_gateways=(other,))
+        assert of(ops.RemoveAddress, found) == [ops.RemoveAddress("cni0", foreign)]
+
+
 def test_ipv6_addresses_beside_each_other_unless_they_overlap() -> None:
     """Link-local and other prefixes stay; one inside the same prefix is a conflict."""
     conf = parse(isGateway=True)

@@ -38,12 +38,14 @@ T = TypeVar("T", bound=Op)
 
 
 class Added(Value):
-    """An attachment's ADD, planned again: those of SHARED. *sole*: its bridge has one IPv4 address only."""
+    """An attachment's ADD, planned again: those of SHARED. *sole*: its bridge has one IPv4 address only, but for those
+    *beside* it: gateways of the network's other ranges."""
 
     owner: str
     network: str
     ops: tuple[Op, ...]
     sole: bool = False
+    beside: tuple[AddressWithPrefix, ...] = ()
 
 
 class There(Value):
@@ -139,12 +141,14 @@ def _addresses(added: Iterable[Added], there: There, fresh: set[str]) -> Iterato
     that is down the kernel has taken those of IPv6, and they wait until it is up again."""
     present: dict[str, list[AddressWithPrefix]] = {name: list(each) for name, each in there.addresses.items()}
     for each in reversed(list(added)):
+        own = {*each.beside, *(op.address for op in _of(EnsureAddress, each.ops))}
         for op in _of(EnsureAddress, each.ops):
             link = there.links.get(op.link)
             if op.link not in fresh and (link is None or not link.up or link.kind not in CARRIERS):
                 continue
             on_it = present.setdefault(op.link, [])
-            if op.address in on_it or (each.sole and any(conflicts(old, op.address) for old in on_it)):
+            others = [old for old in on_it if old not in own]
+            if op.address in on_it or (each.sole and any(conflicts(old, op.address) for old in others)):
                 continue
             on_it.append(op.address)
             yield Loss(f"network {each.network}: address {op.address} of {op.link}", (op,))

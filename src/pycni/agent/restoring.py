@@ -15,6 +15,7 @@ from pycni.cni.result import parse_result
 from pycni.host import rtnl
 from pycni.host.apply import Kernel
 from pycni.host.firewall import NoFirewall
+from pycni.ipam.conf import range_gateways
 from pycni.plugins.bridge import again as bridge_again
 from pycni.plugins.overlay.site import Joined, find_joined
 from pycni.store import Record, Store
@@ -113,7 +114,8 @@ def _planned_again(record: Record, joined: Joined | None) -> Added:
     call = call_of(record, netconf, record.plugin)
     result = parse_result(json_text.loads(record.result), netconf.cni_version)
     ops: tuple[Op, ...] = ()
-    if record.plugin == "bridge":
+    sole = record.plugin == "bridge"
+    if sole:
         ops = bridge_again.plan_again(attachment, call, netconf, result)
     elif joined is not None and not joined.left:  # this host may be leaving
         from pycni.plugins.overlay import again as overlay_again  # not on a host without such a network
@@ -121,4 +123,4 @@ def _planned_again(record: Record, joined: Joined | None) -> Added:
 
         ops = overlay_again.plan_again(attachment, call, with_etcd(netconf, call.args), result, joined)
     shared = tuple(op for op in ops if isinstance(op, SHARED))
-    return Added(attachment.owner, attachment.network, shared, sole=record.plugin == "bridge")
+    return Added(attachment.owner, attachment.network, shared, sole, range_gateways(netconf) if sole else ())
