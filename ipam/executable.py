@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pycni.cni.errors import CniError, Code
 from pycni.ipam import backend
-from pycni.store import open_store
+from pycni.store import open_store, open_usable_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +34,5 @@ def gc(call: Call, conf: NetConf) -> None:
 
 
 def status(call: Call, conf: NetConf) -> None:
-    try:
-        store = open_store()
-    except (CniError, OSError) as exc:
-        raise CniError(Code.NOT_AVAILABLE, f"the address store cannot be opened: {exc}") from exc
-    with store:
+    with open_usable_store() as store:
         backend(conf).status(call, conf, store)

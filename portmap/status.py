@@ -6,7 +6,7 @@ from pycni.cni.errors import CniError, Code
 from pycni.host.firewall import open_firewall
 from pycni.portmap.conf import PortmapConf
 from pycni.portmap.holding import holder
-from pycni.store import open_store
+from pycni.store import open_usable_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ def status(call: Call, netconf: NetConf) -> None:
     conf = PortmapConf.parse(netconf)
     try:
         open_firewall(conf.backend).close()
-        with open_store():
-            pass
     except CniError as failure:
         raise CniError(Code.NOT_AVAILABLE, failure.msg, failure.details) from failure
+    with open_usable_store():
+        pass
     if conf.proxy == "always" and not holder().serves_proxy:
         raise CniError(
             Code.NOT_AVAILABLE,

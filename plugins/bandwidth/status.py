@@ -5,7 +5,7 @@ from __future__ import annotations
 from pycni.cni.errors import CniError, Code
 from pycni.host import rtnl, traffic_control
 from pycni.plugins.bandwidth.conf import BandwidthConf
-from pycni.store import open_store
+from pycni.store import open_usable_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,4 +24,5 @@ def status(call: Call, netconf: NetConf) -> None:
         raise CniError(
             Code.NOT_AVAILABLE, f"traffic control is not usable: {reason}", "it needs CONFIG_NET_SCHED"
         ) from failure
-    open_store().close()
+    with open_usable_store():
+        pass

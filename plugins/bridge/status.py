@@ -8,7 +8,7 @@ from pycni.host.firewall import open_firewall
 from pycni.ipam import delegate
 from pycni.plugins.bridge import plan
 from pycni.plugins.bridge.conf import BridgeConf
-from pycni.store import open_store
+from pycni.store import open_usable_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,5 +32,5 @@ def status(call: Call, netconf: NetConf) -> None:
         except CniError as failure:
             raise CniError(Code.NOT_AVAILABLE, failure.msg, failure.details) from failure
     if conf.ipam:
-        with open_store() as store:
+        with open_usable_store() as store:
             delegate.ask("STATUS", call, netconf, store)

@@ -16,7 +16,7 @@ from pycni.plugins.overlay.conf import MULTICAST, OverlayConf, with_etcd
 from pycni.plugins.overlay.joining import subnets_of
 from pycni.plugins.overlay.site import find_joined
 from pycni.plugins.overlay.underlay import find_way
-from pycni.store import open_store
+from pycni.store import open_usable_store
 
 NOT_FOLLOWED = "containers that come to other hosts are not known to this one until its next ADD"
 NOT_YET = "containers that come to other hosts are known to this one when etcd answers again"
@@ -43,7 +43,7 @@ def status(call: Call, netconf: NetConf) -> None:
         raise CniError(Code.NOT_AVAILABLE, f"rtnetlink is not usable: {failure.strerror}") from failure
     except CniError as failure:
         raise CniError(Code.NOT_AVAILABLE, failure.msg, failure.details) from failure
-    with open_store() as store:
+    with open_usable_store() as store:
         there = find_joined(os.path.dirname(store.path), netconf.name)
         takes_part = there is not None and not there.left
         try:

@@ -7,7 +7,7 @@ from pycni.host import rtnl
 from pycni.host.firewall import open_firewall
 from pycni.ipam import delegate
 from pycni.plugins.ptp.conf import PtpConf
-from pycni.store import open_store
+from pycni.store import open_usable_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,5 +26,5 @@ def status(call: Call, netconf: NetConf) -> None:
         open_firewall(conf.backend).close()
     except CniError as failure:
         raise CniError(Code.NOT_AVAILABLE, failure.msg, failure.details) from failure
-    with open_store() as store:
+    with open_usable_store() as store:
         delegate.ask("STATUS", call, netconf, store)

@@ -174,6 +174,41 @@ def test_status_of_an_exhausted_pool(lab: Lab, c1: Container) -> None:
     assert lab.call("STATUS", conf).ok
 
 
+STATE_DIRECTORY = {
+    "read only": ["mount -t tmpfs -o ro none /var/lib/pycni"],
+    "full": ["mount -t tmpfs -o size=100k none /var/lib/pycni", "fallocate -l 60k /var/lib/pycni/others"],
+    "no directory": ["rmdir /var/lib/pycni", "touch /var/lib/pycni"],
+}
+
+
+@pytest.mark.parametrize("state", STATE_DIRECTORY)
+@pytest.mark.parametrize("kind", ["bridge", "ptp", "host-local", "portmap", "bandwidth"])
+def test_status_of_a_host_that_cannot_keep_state(lab: Lab, c1: Container, state: str, kind: str) -> None:
+    """Code 50, as the ADD fails: with 5, and the path of the file."""
+    for command in ("mkdir -p /var/lib/pycni", *STATE_DIRECTORY[state]):
+        lab.host.run(command.split())
+    answer = lab.call("STATUS", network(type=kind))
+    assert answer.error_code == 50, answer
+    assert "/var/lib/pycni/pycni.db" in answer.json["msg"]
+    if kind not in ("portmap", "bandwidth"):
+        error = lab.refused(network(type=kind, ipMasq=None), c1)
+        assert error["code"] == 5
+        assert "/var/lib/pycni/pycni.db" in error["msg"]
+
+
+def test_status_of_a_host_that_became_full(lab: Lab, c1: Container) -> None:
+    """Code 50 says so before an ADD fails; what is attached can be deleted all the same."""
+    for command in ("mkdir -p /var/lib/pycni", "mount -t tmpfs -o size=1m none /var/lib/pycni"):
+        lab.host.run(command.split())
+    lab.add(network(), c1)
+    filled = lab.host.run(["dd", "if=/dev/zero", "of=/var/lib/pycni/others", "bs=1k"], check=False)
+    assert "No space left" in filled.stderr
+    assert lab.call("STATUS", network()).error_code == 50
+    lab.delete(network(), c1)
+    lab.host.run(["rm", "/var/lib/pycni/others"])
+    assert lab.call("STATUS", network()).ok
+
+
 def test_static_addresses_are_checked_as_well(lab: Lab, c1: Container) -> None:
     """With an IPAM that keeps no record the bridge's own comparison still counts."""
     conf = network(ipam=static("10.1.0.5/24"))

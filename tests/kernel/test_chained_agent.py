@@ -47,6 +47,18 @@ def test_a_life_by_way_of_the_agent(agents: AgentHost) -> None:
     agents.stop()
 
 
+def test_status_by_way_of_the_agent(agents: AgentHost) -> None:
+    """However often it is asked: the state file that the agent keeps open stays so for the calls that follow."""
+    agents.install("python")
+    agents.start()
+    container = agents.host.container("c1")
+    for _ in range(3):
+        for plugin in PLUGINS:
+            answer = agents.call("STATUS", _conf(plugin, {}), container)
+            assert answer.ok, answer
+    agents.stop()
+
+
 def _conf(plugin: Conf, result: Conf) -> Conf:
     conf = {**plugin, "cniVersion": "1.1.0", "name": "net"}
     return {**conf, "prevResult": result} if result else conf

@@ -151,11 +151,12 @@ def test_the_parts_of_an_attachment_are_records_of_their_own(store: Store) -> No
     assert records.get(ports) is not None
 
 
-def test_a_directory_that_cannot_be_made_is_an_oserror(tmp_path: Path) -> None:
-    """With its errno, for the caller to translate."""
+def test_a_directory_that_cannot_be_made_is_told_with_the_path(tmp_path: Path) -> None:
+    """As every file that cannot be used: code 5."""
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(CniError, match=r"/state/pycni\.db cannot be used: Not a directory") as caught:
         open_store(str(tmp_path / "file" / "state" / "pycni.db"))
+    assert caught.value.code == Code.IO
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten", "garbage", "empty", "index"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from pycni.cni.errors import CniError, Code
 from pycni.store.attachments import Attachments, Record
 from pycni.store.db import Database
 from pycni.store.leases import Lease, Leases
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from pycni.store.host_ports import HostPorts
 
-__all__ = ["STATE_DIR", "Lease", "Record", "Store", "keep_open", "open_store"]
+__all__ = ["STATE_DIR", "Lease", "Record", "Store", "keep_open", "open_store", "open_usable_store"]
 
 STATE_DIR = "/var/lib/pycni"
 
@@ -59,8 +60,9 @@ def keep_open() -> None:
 def open_store(path: str = f"{STATE_DIR}/pycni.db") -> Store:
     """Open the state of this host; the file and its directory (mode 0700) are made where missing.
 
-    Raises OSError where the directory cannot be used, CniError (IO) for a file of a newer pycni or one damaged since
-    the machine booted. One damaged by the end of the former boot is moved aside, with a word on stderr.
+    Raises CniError (IO) where the directory cannot be used, for a file of a newer pycni, and for one damaged since the
+    machine booted; PermissionError for who may not look. One damaged by the end of the former boot is moved aside, with
+    a word on stderr.
     """
     if _kept is None:
         return Store.opened(path)
@@ -72,6 +74,20 @@ def open_store(path: str = f"{STATE_DIR}/pycni.db") -> Store:
     _kept.store = KeptStore.opened(path)
     _kept.file = _file(path)
     return _kept.store  # type: ignore[no-any-return]
+
+
+def open_usable_store() -> Store:
+    """`open_store` for STATUS: CniError (NOT_AVAILABLE) where an ADD could not write it."""
+    try:
+        store = open_store()
+        try:
+            store.refuse_full()
+        except BaseException:
+            store.__exit__()
+            raise
+    except CniError as failure:
+        raise CniError(Code.NOT_AVAILABLE, failure.msg, failure.details) from failure
+    return store
 
 
 def _file(path: str) -> tuple[int, int] | None:

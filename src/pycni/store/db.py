@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _DAMAGED = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB (sqlite3.h)
 _BUSY_TIMEOUT_S = 10.0  # for a reader that meets a commit: microseconds in practice
+_ROOM = 1 << 17  # bytes: some dozen pages of 4096 that an ADD changes, and what they were in the journal
 
 
 class Database:
@@ -37,7 +38,8 @@ class Database:
     A connection that is dropped without close() and then inherited by a forked child corrupts the file (POSIX locks
     belong to the process). posix_spawn is harmless: every descriptor here is close-on-exec.
 
-    Raises `CniError` (IO) for what SQLite reports, `OSError` where the directory cannot be used.
+    Raises `CniError` (IO) for what SQLite reports and where the directory cannot be used, but `PermissionError` for who
+    may not look.
     """
 
     def __init__(self, path: str, lock: int, connection: sqlite3.Connection, boot: str) -> None:
@@ -50,6 +52,15 @@ class Database:
     @classmethod
     def opened(cls, path: str) -> Self:
         """Open the state file *path*, creating it (and its directory, mode 0700) where it is missing."""
+        try:
+            return cls._opened(path)
+        except PermissionError:
+            raise
+        except OSError as exc:
+            raise CniError(Code.IO, f"{path} cannot be used: {exc.strerror}", "pycni keeps its state there") from exc
+
+    @classmethod
+    def _opened(cls, path: str) -> Self:
         boot = boot_id()
         lock = _open_lock(f"{path}.lock")
         try:
@@ -95,6 +106,15 @@ class Database:
         """What is wrong with the file, "" if nothing is. Reads all of it, row against index too."""
         ((answer,),) = self.query("PRAGMA integrity_check(1)")
         return "" if answer == "ok" else str(answer)
+
+    def refuse_full(self) -> None:
+        """CniError (IO) where an ADD would find no room. DEL needs none: it writes where ADD has."""
+        there = os.statvfs(self.path)
+        free = there.f_bfree * there.f_frsize
+        if there.f_blocks and free < _ROOM:  # a tmpfs without limit has 0 blocks
+            raise CniError(
+                Code.IO, f"{self.path} has no room to grow: {free} bytes are free", f"have {_ROOM} on its file system"
+            )
 
     def close(self) -> None:
         """Close; what an open transaction did is taken back. Harmless when repeated."""
