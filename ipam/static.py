@@ -66,8 +66,8 @@ def read_addresses(conf: NetConf, cni_args: str) -> tuple[IPConfig, ...]:
     pairs = parse_args(cni_args, ("IP", "GATEWAY"))
     if pairs.get("IP"):
         problem = "the 'ip' field is expected to be in CIDR notation"
-        found += _all_cidr(pairs["IP"].split(","), Code.ENVIRONMENT, problem)
-    for text in pairs["GATEWAY"].split(",") if pairs.get("GATEWAY") else ():
+        found += _all_cidr(_listed(pairs["IP"]), Code.ENVIRONMENT, problem)
+    for text in _listed(pairs["GATEWAY"]) if pairs.get("GATEWAY") else ():
         found = _with_gateway(found, text)
     for keys in (conf.args_cni, conf.runtime):
         if keys.texts("ips"):
@@ -79,6 +79,10 @@ def read_addresses(conf: NetConf, cni_args: str) -> tuple[IPConfig, ...]:
             Code.INVALID_CONFIG, f"CNI version {conf.cni_version} does not support more than 1 address per family"
         )
     return tuple(found)
+
+
+def _listed(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",")]
 
 
 def _configured(keys: Keys) -> IPConfig:

@@ -40,6 +40,8 @@ def test_arguments_add_and_their_gateways_go_to_the_subnets_they_lie_in() -> Non
     """IP appends; GATEWAY is given to every address whose subnet holds it, those of the config included."""
     found = ips([{"address": "10.1.0.5/24"}], "IP=10.2.0.5/24,fd00::5/64;GATEWAY=10.2.0.1,10.1.0.1,10.3.0.1")
     assert found == [("10.1.0.5/24", "10.1.0.1"), ("10.2.0.5/24", "10.2.0.1"), ("fd00::5/64", "")]
+    spaced = ips([{"address": "10.1.0.5/24"}], "IP=10.2.0.5/24, fd00::5/64;GATEWAY=10.2.0.1 ,10.1.0.1, 10.3.0.1")
+    assert spaced == found, "blanks around the commas, as in the reference"
 
 
 def test_args_cni_replaces_and_runtime_config_replaces_that() -> None:
