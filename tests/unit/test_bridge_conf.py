@@ -107,6 +107,19 @@ def test_mac_precedence(keys: dict[str, Any], args: str, mac: str) -> None:
     assert parse(args, **keys).mac.hex(":") == mac
 
 
+@pytest.mark.parametrize("text", ["02:00:5e:10:00:0A", "02-00-5e-10-00-0a", "0200.5e10.000a"])
+def test_mac_notations(text: str) -> None:
+    """All that Go's net.ParseMAC reads of six bytes, as configurations in use were written against it."""
+    assert parse(runtimeConfig={"mac": text}).mac.hex(":") == "02:00:5e:10:00:0a"
+
+
+@pytest.mark.parametrize("text", ["02:00:5e:10:00", "0200:5e10:000a", "02.00.5e.10.00.0a", "02:00:5e:10:00:+a", "zz"])
+def test_what_is_no_mac(text: str) -> None:
+    """Wrong lengths, groups and digits."""
+    with pytest.raises(CniError, match="invalid MAC address"):
+        parse(runtimeConfig={"mac": text})
+
+
 def test_backend_none_switches_the_firewall_off() -> None:
     """`backend` is pycni's own key and goes before the reference's ipMasqBackend; an empty one counts as absent."""
     assert parse(backend="none", ipMasqBackend="iptables").backend == "none"

@@ -53,13 +53,16 @@ def parse_prefix(text: str) -> Network:
 
 
 def parse_mac(text: str) -> bytes:
-    """The unicast Ethernet address *text*, six bytes in hexadecimal with colons or hyphens between them."""
-    parts = text.replace("-", ":").split(":")
+    """The unicast Ethernet address *text*: six bytes in hexadecimal with colons or hyphens between them, or three pairs
+    of bytes with dots."""
+    width = 4 if "." in text else 2
+    parts = text.replace("-", ":").replace(".", ":").split(":")
+    digits = "".join(parts)
     try:
-        mac = bytes(int(part, 16) for part in parts if len(part) == 2)
+        mac = bytes.fromhex(digits) if digits.isalnum() else b""  # which would skip blanks
     except ValueError:
         mac = b""
-    if len(mac) != MAC_BYTES or len(parts) != MAC_BYTES:
+    if len(mac) != MAC_BYTES or any(len(part) != width for part in parts):
         raise ValueError(f"address {text}: invalid MAC address: write six hexadecimal bytes: 02:00:5e:10:00:01")
     if mac[0] & 1 or not any(mac):
         raise ValueError(f"address {text}: not a unicast MAC address: clear the lowest bit of the first byte")
