@@ -29,7 +29,7 @@ from pycni.change.ops import (
 )
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import alias, bridge_alias, host_link_name
-from pycni.cni.result import IPConfig, Result, Route, first_address, first_gateways
+from pycni.cni.result import IPConfig, Result, Route, first_address, first_gateways, gateway_of
 from pycni.cni.value import Value
 from pycni.firewall.rules import AttachmentRules, NetworkRules
 
@@ -202,10 +202,7 @@ def plan_container(conf: BridgeConf, attachment: Attachment, want: Wanted) -> tu
     if conf.container_up:
         ops.append(SetUp(CONTAINER, link, arp_notify=4 in families))
         first = first_gateways(want.result.ips)
-        ops += [
-            AddRoute(link, route if route.gw is not None else route.replace(gw=first.get(route.dst.version)))
-            for route in want.result.routes
-        ]
+        ops += [AddRoute(link, route.replace(gw=gateway_of(route, first))) for route in want.result.routes]
     return tuple(ops)
 
 

@@ -27,7 +27,7 @@ from pycni.change.tunnels import EnsureOffload, EnsureVxlan
 from pycni.cni.errors import CniError, Code
 from pycni.cni.macs import endpoint_mac, tunnel_mac
 from pycni.cni.names import Attachment, alias, bridge_alias, host_link_name
-from pycni.cni.result import IPConfig, Result, Route, first_gateways
+from pycni.cni.result import IPConfig, Result, Route, first_gateways, gateway_of
 from pycni.cni.value import Value
 from pycni.firewall.rules import AttachmentRules, NetworkRules
 from pycni.plugins.overlay.conf import L2, MULTICAST, ROUTED
@@ -205,7 +205,7 @@ def plan_attachment(
     names = {CONTAINER_END: attachment.ifname, GATEWAY_END: conf.gateway.ifname if conf.gateway else ""}
     first = first_gateways((*want.addresses(GATEWAY_END), *want.addresses(CONTAINER_END)))  # the way out before all
     for route in want.result.routes:
-        gw = route.gw if route.gw is not None else first.get(route.dst.version)
+        gw = gateway_of(route, first)
         end = next((end for subnet, end in links.items() if gw is not None and gw in subnet), CONTAINER_END)
         ops.append(AddRoute(names[end or CONTAINER_END], route.replace(gw=gw)))
     if needs_firewall(conf):

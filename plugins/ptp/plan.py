@@ -18,7 +18,7 @@ from pycni.change.ops import (
 )
 from pycni.cni.errors import CniError, Code
 from pycni.cni.names import alias, host_link_name
-from pycni.cni.result import IPConfig, Result, Route, first_address, first_gateways
+from pycni.cni.result import IPConfig, Result, Route, first_address, first_gateways, gateway_of
 from pycni.firewall.rules import AttachmentRules, NetworkRules
 
 TYPE_CHECKING = False
@@ -105,10 +105,7 @@ def plan_container(link: str, result: Result) -> tuple[Op, ...]:
                 ops.append(AddRoute(link, route, src=ip.address.ip))
             done.add(route.dst)
     first = first_gateways(result.ips)
-    ops += [
-        AddRoute(link, route if route.gw is not None else route.replace(gw=first.get(route.dst.version)))
-        for route in result.routes
-    ]
+    ops += [AddRoute(link, route.replace(gw=gateway_of(route, first))) for route in result.routes]
     return tuple(ops)
 
 

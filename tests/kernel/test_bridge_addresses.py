@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from netns_fixtures import Container, Host, Outside, assert_unchanged, can_ping, wait_until
-from tests.kernel.bridge_lab import Frames, Lab, address_of, mac_bytes, network, static, words
+from tests.kernel.bridge_lab import Conf, Frames, Lab, address_of, mac_bytes, network, static, words
 
 pytestmark = pytest.mark.needs("root", "tool:nft", "kernel:bridge", "kernel:veth")
 
@@ -137,14 +137,21 @@ def test_route_attributes_are_set_and_told(lab: Lab, c1: Container) -> None:
     assert "203.0.114.0/24" in words(lab.check(conf, c1, result).json)
 
 
-def test_route_scope_is_honoured(lab: Lab, c1: Container) -> None:
-    """A link-scoped route has no gateway, and none is invented for it."""
-    conf = network(isDefaultGateway=None, ipMasq=None)
-    conf["ipam"] = static("10.1.0.5/24", routes=[{"dst": "203.0.113.0/24", "scope": 253}])
-    lab.add(conf, c1)
+@pytest.mark.parametrize("keys", [{"isDefaultGateway": None, "ipMasq": None}, {}, {"type": "ptp"}])
+def test_route_scope_is_honoured(lab: Lab, c1: Container, keys: dict[str, Any]) -> None:
+    """A link-scoped route has no gateway, and none is invented for it, also where the network has one."""
+    conf = network(**keys)
+    via = {"dst": "198.18.0.0/15", "gw": "169.254.1.1"}
+    routes: list[Conf] = [{"dst": "203.0.113.0/24", "scope": 253}, {"dst": "169.254.1.1/32", "scope": 253}, via]
+    conf["ipam"] = static("10.1.0.5/24", routes=routes)
+    result = lab.add(conf, c1)
+    assert result["routes"][:3] == routes
     (have,) = c1.ip_json("-d", "route", "show", "203.0.113.0/24")
     assert have["scope"] == "link"
     assert "gateway" not in have
+    (have,) = c1.ip_json("route", "show", "198.18.0.0/15")
+    assert have["gateway"] == "169.254.1.1"
+    assert lab.check(conf, c1, result).ok
 
 
 def test_route_that_the_kernel_refuses_undoes_the_add(lab: Lab, c1: Container) -> None:

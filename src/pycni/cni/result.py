@@ -23,6 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pycni.cni.addresses import Address
+
+_SCOPE_LINK = 253  # linux/rtnetlink.h, RT_SCOPE_LINK
 _UINT32 = 2**32 - 1  # what the kernel's route attributes hold
 _FAMILIES = ((4, "ip4"), (6, "ip6"))
 PUBLISHED = "pycni/portMappings"
@@ -94,7 +97,7 @@ class Result(Value):
         return any(not former or former != mac for former in self.former_macs)
 
 
-def first_address(ip: IPConfig) -> IPv4Address | IPv6Address:
+def first_address(ip: IPConfig) -> Address:
     """Of the subnet of *ip*: its gateway, where none is named. CniError 7 where the container has the only one."""
     subnet = ip.address.network
     if subnet.prefixlen == subnet.max_prefixlen:
@@ -106,13 +109,21 @@ def first_address(ip: IPConfig) -> IPv4Address | IPv6Address:
     return subnet.network_address + 1
 
 
-def first_gateways(ips: list[IPConfig] | tuple[IPConfig, ...]) -> dict[int, IPv4Address | IPv6Address]:
+def first_gateways(ips: list[IPConfig] | tuple[IPConfig, ...]) -> dict[int, Address]:
     """IP version to the gateway that routes of this family use when they name none."""
-    found: dict[int, IPv4Address | IPv6Address] = {}
+    found: dict[int, Address] = {}
     for ip in ips:
         if ip.gateway is not None:
             found.setdefault(ip.gateway.version, ip.gateway)
     return found
+
+
+def gateway_of(route: Route, first: dict[int, Address]) -> Address | None:
+    """What *route* goes through: where it names nothing, the *first* gateway of its family, unless its scope says that
+    its destination is on the link. The kernel refuses both together (fib_check_nh, fib_semantics.c)."""
+    if route.gw is not None or (route.scope or 0) >= _SCOPE_LINK:
+        return route.gw
+    return first.get(route.dst.version)
 
 
 def parse_result(obj: Any, config_version: str, *, where: str = "result") -> Result:
