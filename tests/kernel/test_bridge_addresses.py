@@ -217,6 +217,30 @@ def test_host_without_ipv6_runs_an_ipv4_network(
     assert "cni6" not in host.links()
 
 
+@pytest.mark.parametrize("kind", ["bridge", "ptp"])
+@pytest.mark.parametrize("forwarding", ["1", "0"])
+def test_read_only_sysctls(lab: Lab, c1: Container, kind: str, forwarding: str) -> None:
+    """As a container or systemd's ProtectKernelTunables has them: once forwarding is on all works, as with the
+    reference; else the error names the key, and nothing stays."""
+    lab.host.sysctl("net/ipv4/ip_forward", forwarding)
+    lab.host.sysctl("net/ipv6/conf/all/forwarding", "1")
+    lab.host.run(["mount", "--bind", "/proc/sys", "/proc/sys"])
+    lab.host.run(["mount", "-o", "remount,bind,ro", "/proc/sys"])
+    conf, before = network(type=kind), lab.traces(c1)
+    answer = lab.call("ADD", conf, c1)
+    if forwarding == "0":
+        assert "net/ipv4/ip_forward" in answer.json["msg"]
+        assert "Read-only" in answer.json["msg"]
+        assert_unchanged(before, lab.traces(c1), ignore=["*/sysctl/*", "*type=anycast"])
+        return
+    assert answer.stderr.count("/proc/sys is read only") == 1
+    result = answer.result()
+    assert can_ping(c1, "10.1.0.1")
+    assert can_ping(c1, "fd00:1::1")
+    assert lab.check(conf, c1, result).ok
+    lab.delete(conf, c1)
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_host_forgets_the_former_owner_of_an_address(lab: Lab, c1: Container, c2: Container, family: int) -> None:
     """A host that knows the address by another MAC reaches the new container at once, not after a timeout."""

@@ -80,7 +80,7 @@ class RemoveAddress(Op):
 
 
 class EnsureSysctl(Op):
-    """A sysctl of the host; `optional`: a kernel without that key (IPv6 off, say) is fine."""
+    """A sysctl of the host; `optional`: a kernel without that key (IPv6 off, say) is fine, or a read-only /proc/sys."""
 
     key: str
     value: str

@@ -65,6 +65,7 @@ class Kernel:
         self.host = rtnl.Netlink()
         self._inside: rtnl.Netlink | None = None
         self._links: dict[tuple[str, str], rtnl.Link] = {}
+        self._is_told = False  # that /proc/sys is read only
 
     def close(self) -> None:
         self.host.close()
@@ -160,8 +161,21 @@ class Kernel:
             return None
         if before == op.value:
             return None
-        sysctl.write_only(op.key, op.value)
+        try:
+            sysctl.write_only(op.key, op.value)
+        except OSError as failure:
+            self._do_without(op, failure)
+            return None
         return None if before is None else ops.EnsureSysctl(op.key, before, optional=True)
+
+    def _do_without(self, op: ops.EnsureSysctl | ops.SetSysctl, failure: OSError) -> None:
+        """In a container, or under systemd's ProtectKernelTunables, /proc/sys may be read only. The reference plugins
+        work there once forwarding is on, as they ignore whatever happens to the rest."""
+        if failure.errno != errno.EROFS or not op.optional:
+            raise failure
+        if not self._is_told:
+            print(f"pycni: /proc/sys is read only: {op.key} and such stay as they are", file=sys.stderr)
+        self._is_told = True
 
     # ---- owned: the veth pair, its port, the container's side ----------------------------------------------------
 
@@ -210,7 +224,10 @@ class Kernel:
             self.host.request(messages.bridge_vlan(index, low, vid_end=high))
 
     def _set_sysctl(self, op: ops.SetSysctl) -> None:
-        self.inside(self._write_sysctl, op)
+        try:
+            self.inside(self._write_sysctl, op)
+        except OSError as failure:
+            self._do_without(op, failure)
 
     @staticmethod
     def _write_sysctl(op: ops.SetSysctl) -> None:
