@@ -60,7 +60,11 @@ def parse_ipam(conf: NetConf, cni_args: str = "") -> IpamConf:
 def data_dir(conf: NetConf) -> str:
     """What names the pool together with the network. Never refuses: DEL must release whatever else the config says."""
     value = conf.ipam.raw("dataDir")
-    return value if isinstance(value, str) and value else DATA_DIR
+    if not isinstance(value, str) or not value:
+        return DATA_DIR
+    # One directory, one pool: "/run/x/" is "/run/x". What .. leads to is left to the file system.
+    first, *more = value.split("/")
+    return "/".join((first, *filter(None, more))) or "/"
 
 
 def parse_sets(conf: NetConf) -> tuple[RangeSet, ...]:

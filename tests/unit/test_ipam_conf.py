@@ -164,3 +164,12 @@ search x y\nsearch z\noptions ndots:2\nnameserver\n"""
 def test_data_dir_never_refuses(value: object, used: str) -> None:
     """DEL needs it, so a wrong one is the default one."""
     assert data_dir(netconf({"dataDir": value})) == used
+
+
+@pytest.mark.parametrize(
+    ("written", "used"),
+    [("/run/x/", "/run/x"), ("//run//x", "/run/x"), ("/a/../b", "/a/../b"), ("x/", "x"), ("/", "/"), ("//", "/")],
+)
+def test_a_data_dir_is_one_pool_however_it_is_written(written: str, used: str) -> None:
+    """Else two configurations of a network, with and without a slash at the end, give an address out twice."""
+    assert data_dir(netconf({"dataDir": written})) == used

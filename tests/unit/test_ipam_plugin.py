@@ -188,6 +188,7 @@ def test_pools_are_told_apart_by_network_and_data_directory(store: Store) -> Non
     assert add_addresses(store, "a", SMALL) == ["10.9.0.2"]
     assert add_addresses(store, "b", {**SMALL, "dataDir": "/nonexistent/other"}) == ["10.9.0.2"]
     assert add_addresses(store, "c", SMALL, name="net2") == ["10.9.0.2"]
+    assert add_addresses(store, "d", {**SMALL, "dataDir": "/nonexistent/other/"}) == ["10.9.0.3"]
 
 
 def test_dns_comes_from_resolv_conf(store: Store, tmp_path: Path) -> None:
