@@ -179,8 +179,9 @@ def unwanted(
 
 
 def conflicts(old: AddressWithPrefix, new: AddressWithPrefix) -> bool:
-    """One IPv4 address a bridge, any number of IPv6 ones whose subnets do not overlap (reference: ensureAddr)."""
-    if old.version != new.version:
+    """One IPv4 address a bridge, any number of IPv6 ones whose subnets do not overlap (reference: ensureAddr). Beside
+    the link-local address that the kernel gives every bridge there is room for another: fe80::1 may be a gateway."""
+    if old.version != new.version or (old.version == 6 and old.is_link_local):
         return False
     return old.version == 4 or old.ip in new.network or new.ip in old.network
 

@@ -112,6 +112,16 @@ def test_non_overlapping_ipv6_addresses_coexist(lab: Lab, c1: Container, c2: Con
         assert can_ping(container, result["ips"][0]["gateway"])
 
 
+def test_link_local_gateway(lab: Lab, c1: Container, c2: Container) -> None:
+    """fe80::1 beside the link-local address of the bridge itself, for the second container as for the first."""
+    conf = network(ipam={"type": "host-local", "subnet": "fd00:1::/64", "gateway": "fe80::1"})
+    results = [(each, lab.add(conf, each)) for each in (c1, c2)]
+    for container, result in results:
+        assert result["routes"] == [{"dst": "::/0", "gw": "fe80::1"}]
+        assert can_ping(container, "fe80::1%eth0")
+        assert lab.check(conf, container, result).ok
+
+
 def test_route_attributes_are_set_and_told(lab: Lab, c1: Container) -> None:
     """mtu, advmss, priority, table and scope of IPAM's routes are in the kernel, in the result, and CHECKed."""
     routes = [

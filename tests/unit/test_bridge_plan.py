@@ -139,6 +139,11 @@ def test_ipv6_addresses_beside_each_other_unless_they_overlap() -> None:
     assert of(ops.RemoveAddress, planned(conf, lease, gateway_addresses=other)) == []
     with pytest.raises(CniError, match="already has an IP address"):
         planned(conf, lease, gateway_addresses=(ip_interface("fd00::9/64"),))
+    lease = {"ips": [{"address": "fd00::5/64", "gateway": "fe80::1"}]}
+    kernels = (ip_interface("fe80::ff:fe00:1/64"),)
+    for force in (True, False):
+        found = planned(parse(isGateway=True, forceAddress=force), lease, gateway_addresses=kernels)
+        assert of(ops.RemoveAddress, found) == []
 
 
 def test_layer_2_has_no_addresses_routes_or_firewall() -> None:
