@@ -50,6 +50,17 @@ def test_del_ignores_a_broken_prev_result(lab: Lab, c1: Container, previous: Any
     assert lab.ports() == []
 
 
+def test_del_after_an_add_without_its_ipam_plugin(lab: Lab, c1: Container) -> None:
+    """The plugin may have leases of an earlier pycni or reference, so not success; but no record is promised."""
+    conf = network(ipam={"type": "host-locl"})
+    assert "host-locl" in lab.refused(conf, c1)["msg"]
+    error = lab.refused(conf, c1, "DEL")
+    assert "host-locl" in error["msg"]
+    assert error["details"] == "pycni has no record of it: DEL again"
+    assert lab.gc(network()).ok
+    lab.delete(network(), c1)
+
+
 def test_del_with_another_config_releases_what_add_made(lab: Lab, c1: Container) -> None:
     """The network's config was edited meanwhile, bridge and backend and all: the record counts."""
     before = lab.traces(c1)

@@ -51,7 +51,7 @@ def release(
             firewall.close()  # may wait for RCU as well (host/netfilter_socket.py): both waits at the same time
         failures += removal.wait()
     if failures:
-        raise not_released(attachment.owner, failures)
+        raise not_released(attachment.owner, failures, recorded=record is not None)
     if record is not None:
         store.attachments.remove(record)
 

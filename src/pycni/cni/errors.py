@@ -69,12 +69,12 @@ def broken(owner: str, wrong: Sequence[str]) -> CniError:
     return CniError(Code.BROKEN, f"{owner}: {'; '.join(wrong)}", "DEL and ADD the container to this network again")
 
 
-def not_released(owner: str, failures: Sequence[str]) -> CniError:
-    """What DEL answers for an attachment that could not be taken away wholly."""
+def not_released(owner: str, failures: Sequence[str], *, recorded: bool = True) -> CniError:
+    """What DEL answers for an attachment that could not be taken away wholly. *recorded*: there is a record of it."""
     return CniError(
         Code.INTERNAL,
         f"{owner} is not wholly released: {'; '.join(failures)}",
-        "the record stays: DEL again, or let GC finish it",
+        "the record stays: DEL again, or let GC finish it" if recorded else "pycni has no record of it: DEL again",
     )
 
 
