@@ -26,8 +26,10 @@ def host_links(previous: Result) -> tuple[str, ...]:
 
 def routing_links(links: Iterable[Link]) -> tuple[str, ...]:
     """Those of the host's *links* through which it routes for the container: a bridge, its VLAN's interface, a veth on
-    no bridge. Never a device of the machine itself (these have no kind): a rule for it would open the host's uplink."""
-    return tuple(link.name for link in links if link.kind and not link.master)
+    no bridge. Never a device of the machine itself (these have no kind): a rule for it would open the host's uplink.
+    Nor that of the bandwidth plugin, where it stands before: what is led through it comes in by the container's link.
+    """
+    return tuple(link.name for link in links if link.kind not in ("", "ifb") and not link.master)
 
 
 def ports_to_close(conf: FirewallConf, links: Iterable[Link]) -> tuple[str, ...]:

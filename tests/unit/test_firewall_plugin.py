@@ -29,6 +29,7 @@ PORT = Link(index=3, name="veth1", kind="veth", master=2, isolated=False)
 CLOSED = PORT.replace(name="veth2", isolated=True)
 ROUTED = Link(index=4, name="veth9", kind="veth")
 PHYSICAL = Link(index=5, name="ens3")
+SHAPED = Link(index=6, name="bwp623e1c388032", kind="ifb")
 DUAL = Result(ips=tuple(IPConfig(address=ip_interface(text)) for text in ("10.1.0.5/24", "fd00::5/64")))
 
 
@@ -94,8 +95,9 @@ def test_a_chain_name_is_one_word_of_iptables(text: str) -> None:
 
 
 def test_links_that_route() -> None:
-    """The bridge or a container's own link; never a port, which only bridges, nor a device of the machine."""
-    assert plan.routing_links((BRIDGE, PORT, ROUTED, PHYSICAL)) == ("cni0", "veth9")
+    """The bridge or a container's own link; never a port, which only bridges, nor a device of the machine, nor the
+    bandwidth plugin's, of which each container has one."""
+    assert plan.routing_links((BRIDGE, PORT, ROUTED, SHAPED, PHYSICAL)) == ("cni0", "veth9")
     interfaces = (
         Interface("cni0"),
         Interface("veth1"),
