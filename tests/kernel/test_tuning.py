@@ -112,6 +112,23 @@ def test_a_refused_setting_takes_the_others_back(lab: Lab, c1: Container, last: 
     assert_unchanged(before, lab.traces(c1), ignore=["*/file/run/cni", "*/file/run/cni/tuning", "*neighbour*"])
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "errno"),
+    [("core/rmem_max", "1000000", "EACCES"), ("ipv4/tcp_available_congestion_control", "reno", "EACCES")],
+)
+def test_a_key_that_is_the_hosts_is_named(lab: Lab, c1: Container, key: str, value: str, errno: str) -> None:
+    """As net.core.rmem_max, which a container can only read: key, value and where to set it, not a missing privilege
+    alone; and nothing of the list is changed."""
+    plugins = chain(lab)
+    result = plugins.add(c1)
+    before = lab.traces(c1)
+    refused = tuning(sysctl={"net.core.somaxconn": "100", f"net/{key}": value})
+    answer = plugins.call("ADD", {**refused, "prevResult": result}, c1)
+    assert answer.json["msg"] == f"failed to set sysctl net/{key} to {value}: Permission denied"
+    assert errno in answer.json["details"] and "set it there" in answer.json["details"]
+    assert_unchanged(before, lab.traces(c1), ignore=["*/file/run/cni", "*/file/run/cni/tuning", "*neighbour*"])
+
+
 def test_an_mtu_that_would_cost_ipv6_addresses_is_refused(lab: Lab, c1: Container, c2: Container) -> None:
     """The kernel removes them for good, so neither DEL nor an undo could; without IPv6 the same MTU is fine."""
     result = chain(lab).add(c1)

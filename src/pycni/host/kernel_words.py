@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pycni.change.ops import Op
 
 VLAN_OPS = (ops.EnsureBridge, ops.SetPortVlans, ops.EnsureVlanGateway)
+SYSCTL_OPS = (ops.EnsureSysctl, ops.SetSysctl, tuning.TuneSysctl)
 
 
 def kernel_error(op: Op, failure: OSError) -> CniError:
@@ -20,7 +21,7 @@ def kernel_error(op: Op, failure: OSError) -> CniError:
     reason = failure.strerror or str(failure)
     details = f"{errno.errorcode.get(number, number)}: {reason}"
     if number in (errno.EPERM, errno.EACCES):
-        return _not_permitted(op, details)
+        return _not_permitted(op, failure, details)
     if isinstance(op, ops.CreateVeth):
         return _veth_error(op, number, details)
     if isinstance(op, VLAN_OPS) and number == errno.EOPNOTSUPP:
@@ -36,7 +37,7 @@ def kernel_error(op: Op, failure: OSError) -> CniError:
         what = f'failed to add IP addr {op.address} to "{op.link}"'
         if op.address.version == 6 and number == errno.EINVAL:
             details += "; IPv6 needs an MTU of at least 1280 bytes (RFC 8200, section 5)"
-    elif isinstance(op, ops.EnsureSysctl | ops.SetSysctl | tuning.TuneSysctl):
+    elif isinstance(op, SYSCTL_OPS):
         what = f"failed to set sysctl {op.key} to {op.value}"
     elif isinstance(op, tuning.TuneLink):
         what = f"failed to set {_setting(op)} of {op.link}"
@@ -56,12 +57,21 @@ def _setting(op: tuning.TuneLink) -> str:
     return ", ".join(f"{key} {v.hex(':') if isinstance(v, bytes) else v}" for key, v in given.items())
 
 
-def _not_permitted(op: Op, details: str) -> CniError:
+def _not_permitted(op: Op, failure: OSError, details: str) -> CniError:
     if isinstance(op, ops.AddAddress | ops.EnsureAddress) and op.address.version == 6:
         return CniError(
             Code.INTERNAL,
             f"IPv6 is switched off on {op.link}: {op.address} was refused",
             f"{details}; sysctl net.ipv6.conf.{op.link}.disable_ipv6=0, or remove the IPv6 range",
+        )
+    if isinstance(op, tuning.TuneSysctl):
+        # EACCES: a key of all namespaces, as net.core.rmem_max (net_ctl_permissions, sysctl_net.c); EPERM: a value that
+        # is for the host alone, as most of net.ipv4.tcp_congestion_control (tcp_set_default_congestion_control)
+        return CniError(
+            Code.INTERNAL,
+            f"failed to set sysctl {op.key} to {op.value}: {failure.strerror}",
+            f"{details}; most likely this key, or this value of it, is for the host alone: set it there, and remove it"
+            " from the network; else the plugin lacks CAP_NET_ADMIN or a writable /proc/sys",
         )
     return CniError(
         Code.INTERNAL,
