@@ -34,7 +34,9 @@ def _pass_over() -> None:
         pass_over(ears, [port(second)])
         assert heard_of(ears, first, second) == [True, False]
         nft.run_text(f"delete table {MAIN.family} {MAIN.name}")
-        assert losses(received(ears), "pycni").gone == {MAIN.name}
+        nft.run_text("table inet firewalld {}")
+        told = losses(received(ears), "pycni")
+        assert (told.gone, told.made) == (frozenset({MAIN.name}), frozenset({"firewalld"}))
 
 
 def port(kernel: Nfnetlink) -> int:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 TABLE = "pycni"
 DEL_S = 0.2  # after which the DEL of another process that removed elements has said so in the store
-FIREWALLD = "firewalld"  # its table: gone for a moment when it reloads, and what it was told of containers for good
+# Its table. Gone for a moment when it reloads, and what it was told of containers for good; new when it starts again,
+# which after a stop is the first moment at which it can be told.
+FIREWALLD = "firewalld"
 
 
 class Notices:
@@ -102,7 +104,7 @@ class Notices:
             self._apart(self._overlay.guard_changed, lost.tunnels)
         if TABLE in lost.tables:
             self._flushed()
-        if TABLE in lost.tables or FIREWALLD in lost.gone:
+        if TABLE in lost.tables or FIREWALLD in lost.gone | lost.made:
             self._look()
         elif lost.owners:
             if not self._lost_owners:

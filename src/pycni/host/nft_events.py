@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 NETLINK_NETFILTER = 12  # linux/netlink.h
 NFNLGRP_NFTABLES = 7  # linux/netfilter/nfnetlink.h
 NFNL_SUBSYS_NFTABLES = 10
-NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET = 2, 5, 8, 11  # linux/netfilter/nf_tables.h
+NFT_MSG_NEWTABLE = 0  # linux/netfilter/nf_tables.h
+NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET = 2, 5, 8, 11
 NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = 12, 14
 NFTA_TABLE_NAME = 1  # and NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE
 NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 2, 3
@@ -61,11 +62,13 @@ class SetChange(Value):
 
 class Losses(Value):
     """What somebody removed: *tables* that are *gone* or lost a chain, a rule or a set; owners: of elements, as their
-    comments say; "" stands for those that belong to no single attachment. tunnels: what came and went of TUNNELS.
+    comments say; "" stands for those that belong to no single attachment. made: tables that are new. tunnels: what came
+    and went of TUNNELS.
     """
 
     tables: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
+    made: frozenset[str] = frozenset()
     owners: frozenset[str] = frozenset()
     tunnels: tuple[SetChange, ...] = ()
 
@@ -77,6 +80,7 @@ def losses(data: bytes, table: str, own: Container[int] = ()) -> Losses:
     """
     tables: set[str] = set()
     gone: set[str] = set()
+    made: set[str] = set()
     owners: set[str] = set()
     tunnels: list[SetChange] = []
     for offset, size in netlink.split(data):
@@ -88,6 +92,9 @@ def losses(data: bytes, table: str, own: Container[int] = ()) -> Losses:
             continue  # every ADD adds some of *table*
         found = dict(netlink.attributes(payload, _NFGENMSG))
         name = netlink.to_text(found.get(NFTA_TABLE_NAME, b""))
+        if kind & 0xFF == NFT_MSG_NEWTABLE:
+            made.add(name)
+            continue
         if kind & 0xFF in _LOSSES:
             tables.add(name)
             if kind & 0xFF == NFT_MSG_DELTABLE:
@@ -99,7 +106,7 @@ def losses(data: bytes, table: str, own: Container[int] = ()) -> Losses:
         elif name == TUNNELS.name:
             of = netlink.to_text(found.get(NFTA_SET_ELEM_LIST_SET, b""))
             tunnels.append(SetChange(kind & 0xFF == NFT_MSG_DELSETELEM, of, listed))
-    return Losses(frozenset(tables), frozenset(gone), frozenset(owners), tuple(tunnels))
+    return Losses(frozenset(tables), frozenset(gone), frozenset(made), frozenset(owners), tuple(tunnels))
 
 
 def tunnel_elements(changes: Iterable[SetChange]) -> Iterator[tuple[bool, Element]]:
@@ -113,4 +120,4 @@ def tunnel_elements(changes: Iterable[SetChange]) -> Iterator[tuple[bool, Elemen
 
 _TUNNELS = f"{TUNNELS.name}\0".encode()
 _LOSSES = (NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET)
-_HEARD = (*_LOSSES, NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM)
+_HEARD = (*_LOSSES, NFT_MSG_NEWTABLE, NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM)
