@@ -31,11 +31,11 @@ def delete(call: Call, netconf: NetConf) -> None:
     if kept is not None and kept.owner not in ("", owner):
         return  # of another network, which has the container's interface of that name
     if kept is not None:
-        _restore(call, kept)
+        _restore(call, kept, path)
     tuning.remove_file(path)
 
 
-def _restore(call: Call, kept: plan.Kept) -> None:
+def _restore(call: Call, kept: plan.Kept, path: str) -> None:
     try:
         container = open_container(call)
     except CniError:
@@ -47,7 +47,10 @@ def _restore(call: Call, kept: plan.Kept) -> None:
     try:
         if kept.netns_id not in ("", netns.identity(container)):
             return  # another namespace by now, in which nothing was changed
-        for op in plan.plan_restore(call.ifname, kept):
+        mine, inherited = plan.divide(kept, _others(path, call.container_id) if kept.sysctls else {})
+        for file, other in inherited.items():
+            tuning.write_file(file, other.render())
+        for op in plan.plan_restore(call.ifname, mine):
             try:
                 kernel.do(op)
             except CniError as failure:
@@ -55,3 +58,12 @@ def _restore(call: Call, kept: plan.Kept) -> None:
     finally:
         kernel.close()
         os.close(container)
+
+
+def _others(path: str, container_id: str) -> dict[str, plan.Kept]:
+    """The kept files of the container's other interfaces, by their paths."""
+    directory = os.path.dirname(path)
+    names = [name for name in os.listdir(directory) if name.startswith(f"{container_id}_") and name.endswith(".json")]
+    paths = {f"{directory}/{name}" for name in names} - {path}
+    read = {each: plan.parse_kept(tuning.read_file(each)) for each in paths}
+    return {each: kept for each, kept in read.items() if kept is not None}

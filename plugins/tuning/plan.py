@@ -10,6 +10,8 @@ from pycni.cni.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pycni.change.ops import Op
     from pycni.cni.addresses import Interface as AddressWithPrefix
     from pycni.cni.env import Call
@@ -32,6 +34,7 @@ class Kept(Value):
     owner: str = ""  # Attachment.owner; "": written by the reference's plugin
     netns_id: str = ""  # "device:inode" of the namespace
     boot_id: str = ""
+    since: int = 0  # nanoseconds of the boot's clock at the first tuning; 0: not told
     mac: bytes = b""
     mtu: int = 0  # bytes
     promiscuous: bool | None = None
@@ -53,6 +56,7 @@ class Kept(Value):
             "attachment": self.owner,
             "netns": self.netns_id,
             "boot": self.boot_id,
+            "since": self.since,
             "sysctl": dict(self.sysctls),
             "became": dict(self.became),
         }
@@ -71,6 +75,7 @@ def parse_kept(text: str | None) -> Kept | None:
             owner=ours.text("attachment"),
             netns_id=ours.text("netns"),
             boot_id=ours.text("boot"),
+            since=ours.integer("since", 0, 2**63 - 1) or 0,
             mac=bytes.fromhex(mac.replace(":", "")),
             mtu=keys.integer("mtu", 0, 2**31 - 1) or 0,
             promiscuous=keys.boolean("promisc") if keys.has("promisc") else None,
@@ -109,6 +114,7 @@ def merge(now: Kept, before: Kept | None) -> Kept:
     if before is None or (before.owner, before.netns_id) != (now.owner, now.netns_id):
         return now
     return now.replace(
+        since=before.since,
         mac=before.mac or now.mac,
         mtu=before.mtu or now.mtu,
         promiscuous=now.promiscuous if before.promiscuous is None else before.promiscuous,
@@ -117,6 +123,24 @@ def merge(now: Kept, before: Kept | None) -> Kept:
         sysctls=tuple({**dict(now.sysctls), **dict(before.sysctls)}.items()),
         became=before.became,
     )
+
+
+def divide(kept: Kept, others: Mapping[str, Kept]) -> tuple[Kept, dict[str, Kept]]:
+    """What a DEL with *kept* puts back, and which of *others*, the container's other kept files by path, are to be
+    written anew.
+
+    A sysctl is the whole namespace's. What another interface's tuning set after this one stays, and with that one goes
+    what was there before both.
+    """
+    mine = dict(kept.sysctls)
+    inherited: dict[str, Kept] = {}
+    for path, other in sorted(others.items(), key=lambda each: each[1].since):
+        if (other.netns_id, other.boot_id) != (kept.netns_id, kept.boot_id) or other.since <= kept.since:
+            continue
+        left = {key: mine.pop(key) for key, _ in other.sysctls if key in mine}
+        if left:
+            inherited[path] = other.replace(sysctls=tuple({**dict(other.sysctls), **left}.items()))
+    return kept.replace(sysctls=tuple(mine.items())), inherited
 
 
 def plan_add(conf: TuningConf, call: Call, kept: Kept) -> tuple[Op, ...]:

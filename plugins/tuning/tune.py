@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from pycni.attach.container import open_container
 from pycni.change import ops
@@ -45,7 +46,7 @@ def _tune(call: Call, netconf: NetConf, conf: TuningConf, kernel: Kernel, netns_
         if plan.is_too_small_for_ipv6(conf.mtu):
             plan.refuse_to_lose(kernel.socket(ops.CONTAINER).addresses(link.index), conf)
         sysctls = kernel.inside(tuning.read_sysctls, keys) if keys else {}
-        whose = plan.Kept(owner=attachment.owner, netns_id=netns_id, boot_id=boot_id())
+        whose = plan.Kept(owner=attachment.owner, netns_id=netns_id, boot_id=boot_id(), since=time.monotonic_ns())
         now = plan.keep(whose, conf, link, sysctls)
         path = plan.kept_path(conf.data_dir, call.container_id, call.ifname)
         kept = plan.merge(now, plan.parse_kept(tuning.read_file(path)))
