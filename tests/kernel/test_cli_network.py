@@ -184,6 +184,43 @@ def test_an_attachment_made_without_any_runtime_is_found(installed: Host, pycni:
     assert json.loads(pycni("list", "--json").stdout) == []
 
 
+CHAINED: list[dict[str, Any]] = [
+    {"type": "pycni-portmap", "capabilities": {"portMappings": True}},
+    {"type": "pycni-firewall"},
+    {"type": "pycni-tuning", "txQLen": 9},
+]
+
+
+@pytest.mark.parametrize("command", ["del demo web", "gc demo --json"])
+def test_a_list_of_plugins_made_without_any_runtime_is_one_attachment(
+    installed: Host, pycni: Pycni, command: str
+) -> None:
+    """Each of them has a record of its own, but tuning: all is deleted, or collected once the namespace is gone."""
+    put_network(installed, "demo", bridge("pycni-bridge", "pycni-ipam"), *CHAINED, version="1.1.0")
+    _add_without_cache(installed, pycni)
+    if command.startswith("gc"):
+        installed.run(["sh", "-c", "umount /run/netns/web && rm /run/netns/web"])
+    told = pycni(*command.split(), env={"CNI_PATH": BIN}).stdout
+    assert told == "web/eth0 is off network demo\n" or len(json.loads(told)["removed"]) == 1
+    assert json.loads(pycni("list", "--json").stdout) == json.loads(pycni("ports", "--json").stdout) == []
+    assert installed.run(["ls", "/run/cni/tuning"]).stdout == ""
+
+
+def test_such_a_list_is_deleted_with_its_configuration_gone(installed: Host, pycni: Pycni) -> None:
+    """What the plugins recorded is enough."""
+    put_network(installed, "demo", bridge("pycni-bridge", "pycni-ipam"), *CHAINED[:2])
+    _add_without_cache(installed, pycni)
+    installed.file("/etc/cni/net.d/demo.conflist").unlink()
+    pycni("del", "demo", "web", env={"CNI_PATH": BIN})
+    assert json.loads(pycni("list", "--json").stdout) == json.loads(pycni("ports", "--json").stdout) == []
+
+
+def _add_without_cache(host: Host, pycni: Pycni) -> None:
+    host.container("web")
+    pycni("add", "demo", "web", "--port", "8080:80", env={"CNI_PATH": BIN})
+    host.run(["rm", "-r", "/var/lib/cni/results"])
+
+
 def test_leases_are_listed_measured_and_released(installed: Host, pycni: Pycni) -> None:
     """usage counts them by range; release needs --yes and names the owner."""
     installed.container("web")

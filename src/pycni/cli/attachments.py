@@ -14,6 +14,7 @@ from pycni.cli.cache import CachedAttachment, all_cached, cache_file
 from pycni.cli.failure import NOT_FOUND, OK, Failure
 from pycni.cli.state import objects_of, read_records, see_all
 from pycni.cli.tables import age, print_table, render_facts
+from pycni.cni.names import Attachment
 from pycni.store import Record
 
 # States of an attachment that still belongs to somebody.
@@ -21,26 +22,32 @@ LIVING = (*ATTACHED, "being made", "being removed")
 
 
 def recorded_attachments(network: str | None) -> list[CachedAttachment]:
-    """The records of our store in the shape of the cache, for attachments that no runtime's cache knows of."""
-    return [_as_cached(record) for record in read_records(network)]
+    """The records of our store in the shape of the cache, for attachments that no runtime's cache knows of: one for all
+    plugins of a list."""
+    chains: dict[Attachment, list[Record]] = {}
+    for record in sorted(read_records(network), key=lambda record: record.created):
+        chains.setdefault(record.attachment.replace(part=""), []).append(record)
+    return [_as_cached(*records) for records in chains.values()]
 
 
-def _as_cached(record: Record) -> CachedAttachment:
-    conf, result = _object(record.conf), _object(record.result)
-    own = {key: value for key, value in conf.items() if key not in ("prevResult", "runtimeConfig")}
-    version = conf.get("cniVersion", "")
-    as_list = {"name": record.attachment.network, "cniVersion": version, "plugins": [own]}
-    pairs = (pair.partition("=") for pair in record.cni_args.split(";") if "=" in pair)
-    runtime = conf.get("runtimeConfig")
+def _as_cached(*records: Record) -> CachedAttachment:
+    """What *records* say of one attachment, those of the plugins of a list in their order."""
+    first, confs = records[0], [_object(record.conf) for record in records]
+    plugins = [{key: conf[key] for key in conf if key not in ("prevResult", "runtimeConfig")} for conf in confs if conf]
+    as_list = {"name": first.attachment.network, "cniVersion": confs[0].get("cniVersion", ""), "plugins": plugins}
+    pairs = (pair.partition("=") for pair in first.cni_args.split(";") if "=" in pair)
+    runtime = [conf["runtimeConfig"] for conf in confs if isinstance(conf.get("runtimeConfig"), dict)]
+    results_said = [result for record in records if (result := _object(record.result))]
     return CachedAttachment(
-        network=record.attachment.network,
-        container_id=record.attachment.container_id,
-        ifname=record.attachment.ifname,
-        config=json.dumps(as_list).encode() if own else b"",
-        netns=record.netns,
+        network=first.attachment.network,
+        container_id=first.attachment.container_id,
+        ifname=first.attachment.ifname,
+        config=json.dumps(as_list).encode() if plugins else b"",
+        netns=first.netns,
         args=tuple((key, value) for key, _, value in pairs),
-        capability_args=runtime if isinstance(runtime, dict) else {},
-        result=result or None,
+        capability_args={key: value for each in runtime for key, value in each.items()},
+        result=results_said[-1] if results_said else None,
+        whole=False,
     )
 
 

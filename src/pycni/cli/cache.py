@@ -30,6 +30,7 @@ class CachedAttachment(Value):
     args: tuple[tuple[str, str], ...] = ()
     capability_args: Mapping[str, Any] = {}
     result: Mapping[str, Any] | None = None
+    whole: bool = True  # False: pieced together of what our plugins recorded, and not all of them do
 
     @property
     def names(self) -> tuple[str, ...]:

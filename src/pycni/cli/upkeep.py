@@ -59,7 +59,7 @@ def collect(given: Namespace) -> int:
             capability_args=one.capability_args,
         )
         try:
-            runtime.delete(remembered(one) or network, gone)
+            runtime.delete(remembered(one, network) or network, gone)
         except Failure as failure:
             failures.append(explain(failure, network))
     if not given.dry_run:

@@ -14,7 +14,7 @@ from pycni.cli.attachments import recorded_attachments
 from pycni.cli.cache import CachedAttachment, all_cached, is_corrupt, read_cached
 from pycni.cli.capabilities import capability_args
 from pycni.cli.failure import NOT_FOUND, OK, Failure, warn
-from pycni.cli.networks import Broken, NetworkList, find_network, parse_list
+from pycni.cli.networks import Broken, NetworkList, find_network, parse_list, plugin_type
 from pycni.cli.runtime import DEFAULT_PLUGIN_DIRS, PluginFailure, Runtime, Target, declared_capabilities
 
 DEFAULT_IFNAME = "eth0"
@@ -139,7 +139,7 @@ def _network_and_target(given: Namespace) -> tuple[NetworkList, Target]:
             raise
         missing = failure
     found, where = _matching(given, network.name if network else given.network)
-    chosen = (remembered(found) if found and not by_path else None) or network
+    chosen = remembered(found, network) if found and not by_path else network
     if chosen is None:
         assert missing is not None
         raise missing
@@ -170,12 +170,17 @@ def _matching(given: Namespace, network: str) -> tuple[CachedAttachment | None, 
     return None, where
 
 
-def remembered(found: CachedAttachment) -> NetworkList | None:
-    """The network as it was at ADD; None if the cache does not say."""
+def remembered(found: CachedAttachment, network: NetworkList | None) -> NetworkList | None:
+    """The network as it was at ADD; *network*, as it is configured now, where nobody says, or where only some plugins
+    recorded what they did and it has all of these."""
     try:
-        return parse_list(found.config) if found.config else None
+        at_add = parse_list(found.config) if found.config else None
     except Broken:
-        return None
+        at_add = None
+    if at_add is None or network is None or found.whole:
+        return at_add or network
+    recorded, configured = ({plugin_type(plugin) for plugin in each.plugins} for each in (at_add, network))
+    return network if recorded <= configured else at_add
 
 
 def _target(given: Namespace, found: CachedAttachment | None, where: target.Namespace | None) -> Target:
