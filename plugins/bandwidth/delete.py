@@ -33,8 +33,8 @@ def delete(call: Call, netconf: NetConf) -> None:
             return
     with rtnl.Netlink() as host:
         ifb = host.link(plan.ifb_name(netconf.name, call.container_id))
-        # Ours is that of another interface of this container: the name does not tell them apart.
-        if ifb is not None and not ifb.alias.startswith(plan.ALIAS_HEAD):
+        # One of ours may be another interface's of this container: the name does not tell them apart, the alias does.
+        if ifb is not None and (ifb.alias == plan.ifb_alias(attachment) or not ifb.alias.startswith(plan.ALIAS_HEAD)):
             _take_away(host, attachment, _unrecorded_link(host, call), _limits(netconf))
 
 

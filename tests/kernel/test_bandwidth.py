@@ -160,6 +160,23 @@ def test_del_frees_the_device_with_the_namespace_gone(lab: Lab, c1: Container) -
     assert lab.records() == {}
 
 
+@pytest.mark.parametrize("alive", [True, False])
+def test_del_frees_a_device_that_no_record_names(lab: Lab, c1: Container, alive: bool) -> None:
+    """As after a lost state file: the device says whose it is, so a DEL of another interface leaves it."""
+    plugins = chain(lab, **BOTH)
+    result = plugins.add(c1)
+    lab.change_state("DELETE FROM attachments WHERE part = 'bandwidth'")
+    limits = plugins.plugins[1]
+    assert plugins.call("DEL", limits, c1, ifname="eth1").ok
+    assert IFB in lab.host.links()
+    if not alive:
+        c1.delete()
+    assert plugins.call("DEL", limits, c1 if alive else "c1").ok
+    assert IFB not in lab.host.links()
+    assert not alive or set(qdiscs(lab.host, host_link(result))) == {"noqueue"}
+    lab.delete(network(), "c1")
+
+
 def test_gc_frees_the_devices_of_the_dead(lab: Lab, boxes: Callable[[int], list[Container]]) -> None:
     """Recorded or not; who is on the list keeps the limits."""
     plugins = chain(lab, **BOTH)
