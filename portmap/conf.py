@@ -23,7 +23,6 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 PROXY_MODES = ("auto", "always", "never")
 BACKENDS = ("nftables", "iptables")
 MARK_MASQ_BIT = 13  # the reference's default
-_ANY_INTEGER = (-(2**63), 2**63 - 1)
 
 
 class Mapping(Value):
@@ -105,8 +104,9 @@ def _mapping(keys: Keys, default_ip: Address | None) -> Mapping:
 
 def _port(keys: Keys, key: str, whose: str, *, chosen: bool = False) -> int:
     """The port under *key*; 0 is one where the plugin may choose (*chosen*). Words as in the reference."""
-    value = keys.integer(key, *_ANY_INTEGER) or 0
-    if not (0 if chosen else 1) <= value <= MAX_PORT:
+    least = 0 if chosen else 1
+    value = keys.integer(key, least, MAX_PORT, beyond=True) or 0
+    if not least <= value <= MAX_PORT:
         hint = "" if key != "hostPort" else "; an explicit 0 lets the plugin choose one"
         raise CniError(
             Code.INVALID_CONFIG,
@@ -187,7 +187,7 @@ def _choice(keys: Keys, key: str, known: tuple[str, ...]) -> str:
 
 
 def _mark_masq_bit(keys: Keys) -> int:
-    bit = keys.integer("markMasqBit", *_ANY_INTEGER)
+    bit = keys.integer("markMasqBit", 0, 31, beyond=True)
     if bit is not None and keys.has("externalSetMarkChain"):
         raise CniError(Code.INVALID_CONFIG, "Cannot specify externalSetMarkChain and markMasqBit", "give one of them")
     if bit is not None and not 0 <= bit <= 31:

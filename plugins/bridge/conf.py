@@ -119,7 +119,7 @@ def _backend(keys: Keys) -> str:
 
 
 def _vlan(keys: Keys) -> int:
-    value = keys.integer("vlan", -(2**63), 2**63 - 1) or 0
+    value = keys.integer("vlan", 0, MAX_VLAN, beyond=True) or 0
     if not 0 <= value <= MAX_VLAN:
         raise CniError(Code.INVALID_CONFIG, f"invalid VLAN ID {value} (must be between 0 and {MAX_VLAN})")
     return value
@@ -146,7 +146,7 @@ def _trunk(keys: Keys) -> tuple[tuple[int, int], ...]:
 
 
 def _trunk_id(entry: Keys, key: str) -> int | None:
-    value = entry.integer(key, -(2**63), 2**63 - 1)
+    value = entry.integer(key, 1, MAX_VLAN, beyond=True)
     if value is not None and not 1 <= value <= MAX_VLAN:
         what = "id" if key == "id" else key
         raise CniError(Code.INVALID_CONFIG, f"incorrect trunk {what} parameter: {value}, not in 1..{MAX_VLAN}")

@@ -50,6 +50,7 @@ def test_masquerade_needs_addresses() -> None:
         ),
         ({"vlan": 4095}, "invalid VLAN ID 4095 (must be between 0 and 4094)"),
         ({"vlan": -1}, "invalid VLAN ID -1 (must be between 0 and 4094)"),
+        ({"vlan": "5"}, 'vlan is "5", not a whole number in 0..4094'),
         ({"vlanTrunk": [{"minID": 0, "maxID": 3}]}, "incorrect trunk minID parameter"),
         ({"vlanTrunk": [{"minID": 1, "maxID": 4095}]}, "incorrect trunk maxID parameter"),
         ({"vlanTrunk": [{"id": 4095}]}, "incorrect trunk id parameter"),

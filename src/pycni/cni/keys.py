@@ -71,13 +71,14 @@ class Keys:
             return default
         return self._checked_text(key, value)
 
-    def integer(self, key: str, low: int, high: int) -> int | None:
-        """The whole number under *key*, None where absent; it must lie in *low*..*high*, both included."""
+    def integer(self, key: str, low: int, high: int, *, beyond: bool = False) -> int | None:
+        """The whole number under *key*, None where absent; it must lie in *low*..*high*, both included. *beyond*: one
+        that does not comes back, too, as the caller has words of its own for it."""
         value = self.raw(key)
         if value is None:
             return None
         # type(): JSON true is an int to isinstance; and 1.0 or 1e3 is no integer to the reference either
-        if type(value) is not int or not low <= value <= high:
+        if type(value) is not int or not (beyond or low <= value <= high):
             raise self.wrong(key, f"is {shown(value)}, not a whole number in {low}..{high}")
         return value
 
