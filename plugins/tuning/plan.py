@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 IPV6_MIN_MTU = 1280  # bytes; below it the kernel takes IPv6 off the link (addrconf_notify, addrconf.c)
+# Classes of RE2, the reference's language of regular expressions, that Python's has not.
+CLASSES = {
+    "[:alnum:]": "0-9A-Za-z",
+    "[:alpha:]": "A-Za-z",
+    "[:digit:]": "0-9",
+    "[:lower:]": "a-z",
+    "[:upper:]": "A-Z",
+    "[:word:]": "0-9A-Za-z_",
+    "[:xdigit:]": "0-9A-Fa-f",
+}
 OURS = "pycni"  # the key of a kept file that holds what the reference's plugin does not keep
 
 
@@ -222,7 +232,7 @@ def refuse_unlisted(conf: TuningConf, allowlist: str | None) -> None:
 
     lines = [line.strip() for line in allowlist.splitlines() if line.strip()]
     try:
-        patterns = [re.compile(line) for line in lines]
+        patterns = [re.compile(_without_classes(line), re.ASCII) for line in lines]
     except re.error as failure:
         raise CniError(
             Code.INVALID_CONFIG, f"{ALLOWLIST}: {failure.pattern!r} is no regular expression: {failure}"
@@ -234,3 +244,9 @@ def refuse_unlisted(conf: TuningConf, allowlist: str | None) -> None:
                 f"Sysctl {sysctl.written} is not allowed. Only the following sysctls are allowed: {' '.join(lines)}",
                 f"{ALLOWLIST} is the host's choice: add a line for the key there, or remove it from the network",
             )
+
+
+def _without_classes(pattern: str) -> str:
+    for name, characters in CLASSES.items():
+        pattern = pattern.replace(name, characters)
+    return pattern
