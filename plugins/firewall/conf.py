@@ -70,7 +70,7 @@ def _admin_chain(keys: Keys) -> str:
         return ""
     if len(chain.encode("utf-8", "replace")) > MAX_CHAIN:
         raise keys.wrong("iptablesAdminChainName", f"is {shown(chain)}: a chain's name has at most {MAX_CHAIN} bytes")
-    plain = chain.isascii() and chain[0].isalnum() and all(char.isalnum() or char in "_.-" for char in chain)
+    plain = chain.isascii() and chain[0] not in ".-" and all(char.isalnum() or char in "_.-" for char in chain)
     if not plain or chain in RESERVED or chain.startswith("PYCNI-"):
         raise keys.wrong(
             "iptablesAdminChainName",

@@ -206,8 +206,7 @@ def test_a_list_may_tune_twice(lab: Lab, c1: Container) -> None:
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
 def test_a_sysctl_of_two_networks_stays_with_the_one_that_is_left(lab: Lab, c1: Container, order: list[int]) -> None:
-    """A container leaves one network and lives on: what the other one set is there, to its CHECK, too; after both it is
-    as at first."""
+    """A container leaves one network and lives on: what the other set is there, to its CHECK, too; both restore all."""
     keys = ("net/core/somaxconn", "net/ipv4/tcp_keepalive_time")
     before = [c1.sysctl(key) for key in keys]
     values = {1: {keys[0]: "100", keys[1]: "7"}, 2: {keys[0]: "200"}}

@@ -52,6 +52,7 @@ def test_defaults() -> None:
         ({"backend": "firewalld"}, ""),
         ({"backend": "nftables"}, "nftables"),
         ({"iptablesAdminChainName": "MY"}, "iptables"),
+        ({"iptablesAdminChainName": "_MY"}, "iptables"),
         ({"iptablesAdminChainName": "MY", "backend": "nftables"}, "nftables"),
         ({"iptablesAdminChainName": "MY", "backend": "firewalld"}, ""),
     ],
