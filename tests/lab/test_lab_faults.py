@@ -144,6 +144,25 @@ def test_mtu_of_both_ends(lab: RunningLab) -> None:
     assert "mtu 1300" in lab.run_switch(["ip", "link", "show", link.port]).stdout
 
 
+def test_an_mtu_without_ipv6_takes_no_address_for_good(lab: RunningLab) -> None:
+    """Below 1280 the kernel takes a link's IPv6 addresses and routes; healed, host and router have them again."""
+    before = {name: ipv6_of(lab, name) for name in ("h1", "r1")}
+    breaking.break_links(lab, "mtu", ["h1", "r1"], "1000")
+    assert now(lab, claim("unreachable", "h1", "h3", family=6)).good
+    assert holds(lab, claim("reach", "h1", "h3", family=4))
+    breaking.break_links(lab, "mtu", ["r1:rack2"], "1400")  # in place of the first
+    breaking.heal(lab)
+    assert {name: ipv6_of(lab, name) for name in before} == before
+    assert holds(lab, claim("reach", "h[123]", "h[123]", family=6))
+
+
+def ipv6_of(lab: RunningLab, machine: str) -> list[str]:
+    """Its addresses and ways on the underlay."""
+    addresses = lab.run(machine, None, ["ip", "-6", "-o", "addr", "show", "scope", "global"]).stdout.splitlines()
+    routes = lab.run(machine, None, ["ip", "-6", "route"]).stdout.splitlines()
+    return sorted(line for line in (*addresses, *routes) if " eth" in line and "fe80" not in line)
+
+
 def test_delay_needs_netem_and_says_so(lab: RunningLab) -> None:
     """Where the kernel has it, an echo takes twice the delay; where not, nothing is changed and the error names it."""
     if missing("kernel:netem") is None:

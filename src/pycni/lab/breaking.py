@@ -9,6 +9,7 @@ from pycni.lab import control
 from pycni.lab.errors import NOT_FOUND, USAGE, LabError
 from pycni.lab.faults import (
     KILLED,
+    LEAST_IPV6_MTU,
     LINK_KINDS,
     Fault,
     Impairment,
@@ -23,6 +24,7 @@ from pycni.lab.faults import (
     told,
     with_fault,
 )
+from pycni.lab.hosts import give_ipv6_back
 from pycni.lab.progress import Progress
 from pycni.lab.running import RunningLab, RunningLink, tool
 
@@ -243,5 +245,7 @@ def _change(lab: RunningLab, link: RunningLink, before: Impairment, after: Impai
                 run(tool("tc"), *line.split())
         if before.mtu != after.mtu:
             run(tool("ip"), "link", "set", "dev", device, "mtu", str(after.mtu))
+    if before.mtu < LEAST_IPV6_MTU <= after.mtu:
+        give_ipv6_back(lab, link)
     if before.down != after.down:
         there(tool("ip"), "link", "set", "dev", link.port, "down" if after.down else "up")

@@ -22,7 +22,8 @@ _RATE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>bit|kbit|mbit|gbit)\Z
 LEAST_RATE = 8_000
 _DELAY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>ms|s)\Z")
 MOST_DELAY_MS = 60_000
-LEAST_MTU, MOST_MTU = 68, 65535  # RFC 791; below 1280 a link has no IPv6 (RFC 8200)
+LEAST_MTU, MOST_MTU = 68, 65535  # RFC 791
+LEAST_IPV6_MTU = 1280  # RFC 8200: below it a link has no IPv6
 
 
 class Fault(Value):

@@ -263,6 +263,24 @@ def set_of_links(lab: RunningLab, spec: HostSpec) -> None:
         lab.run(spec.name, None, ["/bin/sh", "-c", script, "sh", *settings])
 
 
+def give_ipv6_back(lab: RunningLab, link: RunningLink) -> None:
+    """The address of *link*, its sysctls and the machine's routes, once its MTU has room for them again.
+
+    The kernel takes all that is of IPv6 from a link whose MTU falls below 1280, and brings back no more than the
+    link-local address (addrconf_notify() in net/ipv6/addrconf.c).
+    """
+    spec = lab.lab.machine(link.host)
+    if spec is None or not link.ipv6:
+        return
+    set_of_links(lab, spec)
+    prefix = next(each.ipv6 for each in lab.lab.segments if each.name == link.segment)
+    routes = [(to, via) for to, via in lab.state["machines"][link.host]["routes"] if ":" in via]
+    lines = [f"addr replace {link.ipv6}/{prefix.rpartition('/')[2]} dev {link.ifname} nodad"]
+    lines += [f"route replace {to} via {via}" for to, via in routes]
+    # A route by another link that has no IPv6 either is refused: it comes back with that one.
+    ip_batch(functools.partial(lab.run, link.host, None), lines, force=True)
+
+
 def change_routes(lab: RunningLab, machine: str, old: Sequence[Route], new: Sequence[Route]) -> None:
     """Replace the routes *old* by *new*, those that a command of the user took away excepted."""
     gone = [f"route del {route.prefix} via {route.via}" for route in old if route not in new]
