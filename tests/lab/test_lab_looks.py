@@ -186,6 +186,19 @@ def test_capture_in_a_container_and_at_the_switch(lab: RunningLab) -> None:
     assert "has no host 'h9'" in _failed(lab, "switch:h9")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_capture_that_is_ended_takes_its_tcpdump_along(lab: RunningLab, tmp_path: Path, number: int) -> None:
+    """As by timeout(1), or by a terminal that is closed; what was seen is in the file."""
+    words = argv("capture", lab, "h1", "-i", "eth0", "-w", tmp_path / "ended.pcap")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as capture, ended(capture):
+        assert capture.stderr is not None
+        _line(capture.stderr, "listening")
+        capture.send_signal(number)
+        assert "packets captured" in _line(capture.stderr, "captured")
+        assert capture.wait(10) == 0
+        capture.stderr.close()
+
+
 def _failed(lab: RunningLab, target: str) -> str:
     done = subprocess.run(argv("capture", lab, target), capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 3

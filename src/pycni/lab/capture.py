@@ -53,8 +53,14 @@ def _in_network(lab: RunningLab, target: str, argv: Sequence[str]) -> list[str]:
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str], seconds: float) -> int:
-    """Until it ends. It gets Ctrl-C from the terminal itself and writes what it has: this process only waits."""
+    """Until it ends. It gets Ctrl-C from the terminal itself and writes what it has: this process only waits.
+
+    Whoever ends this process, such as timeout(1), means tcpdump.
+    """
     with subprocess.Popen(argv, env=environment) as tcpdump:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) leaves it
+                signal.signal(number, lambda heard, _: tcpdump.send_signal(heard))
         try:
             return tcpdump.wait(seconds or None)
         except subprocess.TimeoutExpired:
