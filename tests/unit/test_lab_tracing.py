@@ -15,11 +15,18 @@ def host(at: int) -> PictureHost:
     """With a container on blue and red, of which red has the same address on every host."""
     plugs = Plug("red", "eth0", (SAME,)), Plug("blue", "eth1", (f"10.1.0.{at}", f"fd00::{at}"))
     wires = (Wire("lan", "eth0", (f"192.0.2.{at}", f"2001:db8::{at}")),)
-    return PictureHost(f"h{at}", wires, (PictureContainer("a", plugs), PictureContainer("bare")))
+    dotted = PictureContainer("a.1", (Plug("blue", "eth0", (f"10.1.1.{at}",)),))
+    return PictureHost(f"h{at}", wires, (PictureContainer("a", plugs), dotted, PictureContainer("bare")))
+
+
+def only_ipv6() -> PictureHost:
+    return PictureHost("six", (Wire("lan", "eth0", ("2001:db8::6",)),))
 
 
 PICTURE = Picture(
-    "lab", stations=(Station("router", "router", (Wire("lan", "eth0", ("192.0.2.254",)),)),), hosts=(host(1), host(2))
+    "lab",
+    stations=(Station("router", "router", (Wire("lan", "eth0", ("192.0.2.254",)),)),),
+    hosts=(host(1), host(2), only_ipv6()),
 )
 
 
@@ -28,6 +35,10 @@ PICTURE = Picture(
     [
         ("h1/a", "10.1.0.2", 0, (End("h1", "a", "10.1.0.1"), End("h2", "a", "10.1.0.2"))),
         ("h1/a", "fd00::2", 0, (End("h1", "a", "fd00::1"), End("h2", "a", "fd00::2"))),
+        ("h1/a", "FD00:0::2", 0, (End("h1", "a", "fd00::1"), End("h2", "a", "fd00::2"))),
+        ("h1/a", "h2/a.1", 0, (End("h1", "a", "10.1.0.1"), End("h2", "a.1", "10.1.1.2"))),
+        ("h1/a", "six", 0, (End("h1", "a", "fd00::1"), End("six", "", "2001:db8::6"))),
+        ("six", "h1/a", 0, (End("six", "", "2001:db8::6"), End("h1", "a", "fd00::1"))),
         ("h1/a", "h2/a", 0, (End("h1", "a", SAME), End("h2", "a", SAME))),
         ("h1/a", "h2/a", 6, (End("h1", "a", "fd00::1"), End("h2", "a", "fd00::2"))),
         ("h1/a", "h2", 0, (End("h1", "a", SAME), End("h2", "", "192.0.2.2"))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
 from pycni.lab.errors import NOT_FOUND, LabError
@@ -53,8 +54,12 @@ def _to_machines(picture: Picture, claim: Expectation, sources: list[str]) -> It
 
 
 def is_address(text: str) -> bool:
-    """Whether it is one rather than the name of a machine or container."""
-    return "." in text or ":" in text
+    """Whether it is one rather than the name of a machine or container, which may have dots."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def family_of(address: str) -> int:

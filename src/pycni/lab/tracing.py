@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from pycni.cni.value import Value
 from pycni.lab.errors import USAGE, LabError
 from pycni.lab.picture import Picture
@@ -20,8 +22,10 @@ class End(Value):
 def ends_of(picture: Picture, source: str, target: str, family: int = 0) -> tuple[End, End]:
     """Of HOST/CONTAINER, HOST or an address each, one of which is the lab's; on a network that both have, if there is
     one, over IPv4 unless *family* or an address says otherwise. LabError for what is not there."""
+    source, target = _as_kept(source), _as_kept(target)
     family = family or next((family_of(each) for each in (source, target) if is_address(each)), 0)
     owners = _owner(picture, source, target), _owner(picture, target, source)
+    family = family or _only_family(picture, owners)
     network, goal = _address(picture, target, owners[1], _networks(picture, source, owners[0]), family)
     _, start = _address(picture, source, owners[0], {network}, family)
     ends = _end(picture, owners[0], start), _end(picture, owners[1], goal)
@@ -32,6 +36,17 @@ def ends_of(picture: Picture, source: str, target: str, family: int = 0) -> tupl
             exit_code=USAGE,
         )
     return ends
+
+
+def _as_kept(text: str) -> str:
+    """An address as the picture has it: FD00:0::2 is fd00::2."""
+    return str(ipaddress.ip_address(text)) if is_address(text) else text
+
+
+def _only_family(picture: Picture, names: tuple[str, str]) -> int:
+    """That which both have, where it is one: on an underlay of IPv6 a host reaches a container over IPv6; else 0."""
+    one, other = ({family_of(address) for _, address in addresses_of(picture, name)} for name in names)
+    return next(iter(one & other)) if len(one & other) == 1 else 0
 
 
 def _end(picture: Picture, name: str, address: str) -> End:
