@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -155,12 +156,47 @@ def test_meanwhile_sees_every_lost_echo(lab: RunningLab) -> None:
 
 
 def test_errors_of_a_step_are_told_and_end_it(lab: RunningLab) -> None:
-    """An action that cannot be done: nothing is expected of it; the steps after it are skipped, unless asked for."""
-    text = "- {cut: h9, expect: [{reach: all}]}\n- {heal: all}\n"
+    """An action that cannot be done: the rest of its step is skipped; later steps, too, unless asked for."""
+    text = "- {cut: h9, heal: all, expect: [{reach: all}]}\n- {heal: all}\n"
     outcomes, said = run(lab, text)
-    assert outcomes == [("cut h9", "error"), ("heal all", "skipped")]
+    ended = [("cut h9", "error"), ("heal all", "skipped"), ("reach all", "skipped")]
+    assert outcomes == [*ended, ("heal all", "skipped")]
     assert "has no host 'h9'" in said[1]
-    assert run(lab, text, keep_going=True)[0] == [("cut h9", "error"), ("heal all", "passed")]
+    assert run(lab, text, keep_going=True)[0] == [*ended, ("heal all", "passed")]
+
+
+def test_a_command_ends_with_its_process_or_with_its_deadline(lab: RunningLab) -> None:
+    """What it leaves in the background is not waited for, and goes on to write; what does not end does not hold."""
+    server = f'python3 -c "{ECHO}" & echo begun'.replace('b"hello"', "bytes(6)").replace("exec(", "print(1); exec(")
+    text = (
+        f"- run: {{on: h1/c1, command: {json.dumps(server)}}}\n"
+        "  expect:\n"
+        "  - port: {from: h1/c2, to: h1/c1, port: 7}\n"
+        "  - run: {on: h1/c1, command: 'sleep 60 & echo begun', output: begun}\n"
+        "  - run: {on: h1/c1, command: 'echo begun; sleep 60; true'}\n"
+        "    within: 100ms\n"
+    )
+    began = time.monotonic()
+    outcomes, said = run(lab, text)
+    assert [verdict for _, verdict in outcomes] == ["passed", "passed", "passed", "failed"]
+    assert "did not end within 2 s" in said[-1]
+    assert time.monotonic() - began < 20
+
+
+def test_reports_of_what_ran_are_written_where_the_next_lab_cannot_be(tmp_path: Path) -> None:
+    """The first scenario's outcomes are not lost with the second's lab."""
+    for number, more in enumerate(("", "rootfs: gone, "), start=1):
+        text = f"hosts: {{h1: {{agent: false, containers: {{a: {{{more}command: sleep 60}}}}}}}}"
+        (tmp_path / f"{number}.yaml").write_text(
+            f"name: drill {number}\nlab: {{name: {fresh_name('report')}, {text}}}\n"
+            'steps: [{run: {on: h1, command: "true"}}]\n'
+        )
+    files = [tmp_path / f"{name}.yaml" for name in (1, 2)]
+    told = pycni("test", *files, "--junit", tmp_path / "j.xml", "--report", tmp_path / "r.json", rc=1)
+    assert "gone is no directory" in told.stderr
+    assert [each.attrib["name"] for each in ElementTree.parse(tmp_path / "j.xml").getroot()] == ["drill 1"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["passed"] is False and report["scenarios"][0]["passed"] is True
 
 
 def test_throughput_is_a_share_of_the_underlays(lab: RunningLab) -> None:

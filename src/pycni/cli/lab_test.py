@@ -29,18 +29,27 @@ def test(given: Namespace) -> int:
     for path in filter(None, (given.junit, given.report)):
         check_writable(path)
     stream = sys.stderr if given.json else sys.stdout
-    reports = []
-    for path, scenario in scenarios:
-        reports.append(_run(given, path, scenario, Progress(stream)))
-    told = {"passed": all(each.passed for each in reports), "scenarios": [each.as_json() for each in reports]}
+    reports: list[Report] = []
+    try:
+        for path, scenario in scenarios:
+            reports.append(_run(given, path, scenario, Progress(stream)))
+    finally:  # what was found out is not lost with a lab that cannot be brought up
+        text = _reported(given, reports)
+    if given.json:
+        print(text)
+    return OK if all(each.passed for each in reports) else FAILED
+
+
+def _reported(given: Namespace, reports: list[Report]) -> str:
+    """The JSON of *reports*, which are in the files that were asked for."""
+    passed = len(reports) == len(given.scenario) and all(each.passed for each in reports)
+    told = {"passed": passed, "scenarios": [each.as_json() for each in reports]}
     text = json.dumps(told, indent=4, ensure_ascii=False)
     if given.junit:
         write_text(given.junit, junit_xml(reports))
     if given.report:
         write_text(given.report, text + "\n")
-    if given.json:
-        print(text)
-    return OK if told["passed"] else FAILED
+    return text
 
 
 def _run(given: Namespace, path: str, scenario: Scenario, progress: Progress) -> Report:

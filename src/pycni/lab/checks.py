@@ -15,6 +15,7 @@ from pycni.lab.errors import LabError
 from pycni.lab.picture import Picture
 from pycni.lab.picture_of import picture_of
 from pycni.lab.pings import Probe, ping
+from pycni.lab.programs import StillRunsError
 from pycni.lab.reaching import address_of, chosen_pairs, plugs_of
 from pycni.lab.running import RunningLab
 from pycni.lab.scenario import Expectation
@@ -22,6 +23,7 @@ from pycni.lab.throughput import tcp_bits_per_second
 
 ANSWER_S, SILENCE_S = 0.5, 0.4  # how long one echo may take where it must come back, and where it must not
 TALK_S = 2.0
+RUN_S = 2.0  # what a command has at least, however soon it is to hold
 SHOWN_PAIRS = 4
 _READ_BYTES = 65536
 
@@ -158,7 +160,10 @@ def _throughput(lab: RunningLab, picture: Picture, claim: Expectation) -> Verdic
 
 def _run(lab: RunningLab, picture: Picture, claim: Expectation) -> Verdict:
     host, _, container = claim.source.partition("/")
-    done = lab.run(host, container or None, claim.command, check=False)
+    try:
+        done = lab.run(host, container or None, claim.command, check=False, timeout_s=max(claim.within_s, RUN_S))
+    except StillRunsError as failure:
+        return Verdict(False, failure.message)
     said = (done.stdout + done.stderr).strip()
     good = done.returncode == claim.exit_code and claim.answer in said
     return Verdict(good, f"exit code {done.returncode}{f': {said[-300:]}' if said else ''}")

@@ -68,6 +68,7 @@ class _StepRun:
             for action in step.actions:
                 outcomes.append(self._done("action", action, partial(_acted, self.lab, action)))
                 if outcomes[-1].verdict != PASSED:
+                    outcomes += _skipped(step, self.number)[len(outcomes) :]
                     return outcomes
             for claim in step.expectations:
                 outcomes.append(self._done("claim", claim, partial(wait_for, self.lab, claim, self.waiting)))
