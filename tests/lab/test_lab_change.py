@@ -105,6 +105,27 @@ def test_a_changed_network_attaches_its_containers_anew(up: LabCommand) -> None:
     assert after == before
 
 
+def test_a_network_of_another_name_may_have_its_addresses(up: LabCommand) -> None:
+    """Neither its record in etcd nor its bridge is in the way of others, or of a host's way to its containers."""
+    renamed = FILE.replace("blue", "green").replace("own", "other")
+    assert {"remove network blue", "remove network own"} <= steps(up, renamed)
+    told = up.exec("h1", "pycni", "networks")
+    assert "green" in told and "blue" not in told
+    bridges = up.exec("h1", "ip", "-br", "link", "show", "type", "bridge")
+    assert "br-other" in bridges and "br-own" not in bridges
+    ((own,),) = everybody(up)["h1/b"]
+    up.exec("h1", "ping", "-c1", "-W2", own.partition("/")[0])
+
+
+def test_segments_of_a_change_that_failed_are_no_hindrance(up: LabCommand) -> None:
+    """Those that it made, and those that it removed: the next `up` goes on from there."""
+    other = FILE.replace("far: {ipv4", "new: {ipv4")
+    up.up(other.replace("b: {networks: [own]}", "b: {networks: [{name: own, ips: [10.2.0.1]}]}"), rc=1)
+    assert {"remove segment far", "add segment new"} <= steps(up, other)
+    assert steps(up, other) == set()
+    assert up.running().state["segments"] == {"lan": "sw-lan", "new": "sw-new"}
+
+
 def test_a_new_router_changes_routes_only(up: LabCommand) -> None:
     before = everybody(up)
     text = FILE.replace("etcd: {}", "etcd: {}\nrouters: {spine: {links: [lan, far]}}")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pycni.lab import cluster, daemons, hosts, removal
+from pycni.lab import clearing, cluster, daemons, hosts, removal
 from pycni.lab.addressing import Route, routes
 from pycni.lab.conflist import CONF_DIR, conflist, conflist_path
 from pycni.lab.installing import Installation
@@ -82,18 +82,22 @@ class Builder:
     def add_segments(self, names: Iterable[str]) -> None:
         wanted = [self.want.segment(name) for name in names]
         began = time.monotonic()
+        there = hosts.bridges(self.lab)  # of a change that failed behind this step
         with self.lab.changing() as state:
-            numbers = len(state["segments"])
-            made = [(each, hosts.bridge_name(each.name, numbers + at)) for at, each in enumerate(wanted)]
-            state["segments"] |= {each.name: bridge for each, bridge in made}
-        hosts.add_bridges(self.lab, made)
+            known, numbers = state["segments"], len(state["segments"])
+            made = [
+                (each, known.get(each.name) or hosts.bridge_name(each.name, numbers + at))
+                for at, each in enumerate(wanted)
+            ]
+            known |= {each.name: bridge for each, bridge in made}
+        hosts.add_bridges(self.lab, [(each, bridge) for each, bridge in made if bridge not in there])
         for each, _ in made:
             shown = " ".join(prefix for prefix in (each.ipv4, each.ipv6) if prefix)
             self.progress.done("segment", each.name, time.monotonic() - began, shown)
 
     def remove_segments(self, names: Iterable[str]) -> None:
         with self.lab.changing() as state:
-            gone = [state["segments"].pop(name) for name in names]
+            gone = [state["segments"].pop(name) for name in names if name in state["segments"]]
         hosts.remove_bridges(self.lab, gone)
 
     def change_routes(self, names: Iterable[str]) -> None:
@@ -173,14 +177,19 @@ class Builder:
     def add_networks(self, names: Sequence[str]) -> None:
         began = time.monotonic()
         with self.lab.changing() as state:
+            before = [state["conflists"][name] for name in names if name in state["conflists"]]
             for name in names:
                 state["conflists"][name] = self._conflist(name)
         self._write_conflists(self.want.hosts, names)
+        clearing.remove_bridges(self.lab, before)
         for name in names:
             kinds = [plugin["type"] for plugin in self.lab.state["conflists"][name]["plugins"]]
             self.progress.done("network", name, (time.monotonic() - began) / len(names), " ".join(kinds))
 
     def remove_networks(self, names: Sequence[str]) -> None:
+        known = self.lab.state["conflists"]
+        before = [known[name] for name in names if name in known]
+        clearing.forget_records(self.lab, before)
         with self.lab.changing() as state:
             for name in names:
                 state["conflists"].pop(name, None)
@@ -189,6 +198,7 @@ class Builder:
                 path = self._conflist_file(host.name, name)
                 if os.path.exists(path):
                     os.unlink(path)
+        clearing.remove_bridges(self.lab, before)
 
     def _write_conflists(self, machines: Iterable[HostSpec], names: Iterable[str]) -> None:
         for name in names:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -204,6 +205,12 @@ def add_bridges(lab: RunningLab, segments: Iterable[tuple[Segment, str]]) -> Non
         lines.append(f"link add {name} mtu {segment.mtu} type bridge forward_delay 0")
         lines.append(f"link set {name} alias {segment.name} up")
     ip_batch(lab.run_switch, lines)
+
+
+def bridges(lab: RunningLab) -> set[str]:
+    """The names of those there are."""
+    said = lab.run_switch([tool("ip"), "-j", "link", "show", "type", "bridge"]).stdout
+    return {each["ifname"] for each in json.loads(said or "[]") if each}
 
 
 def remove_bridges(lab: RunningLab, names: Iterable[str]) -> None:
