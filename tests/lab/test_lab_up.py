@@ -177,3 +177,17 @@ def test_two_labs_of_the_same_file_are_two(up: LabCommand, make_lab: Callable[[]
     assert other.reaches("h1", "h3") and not other.reaches("h1", "192.0.2.77")
     ambiguous = up.run("logs", "h1", rc=2)
     assert "which of the labs" in ambiguous.stderr and "--lab NAME" in ambiguous.stderr
+
+
+def test_multicast_over_an_underlay_of_either_family(make_lab: Callable[[], LabCommand]) -> None:
+    """Without a word about the group, over IPv6 alone and after IPv4 came."""
+    lab = make_lab()
+    text = (
+        "underlay: {lan: {PREFIXES}}\n"
+        "networks: {mc: {type: overlay, mode: multicast, vni: 9, ipv4: 10.1.0.0/24}}\nhosts:\n"
+        "  h1: {containers: {a: {networks: [{name: mc, ips: [10.1.0.5]}]}}}\n"
+        "  h2: {containers: {a: {networks: [{name: mc, ips: [10.1.0.6]}]}}}\n"
+    )
+    for prefixes in ('ipv6: "fd0a::/64"', 'ipv6: "fd0a::/64", ipv4: 192.0.2.0/24'):
+        lab.up(text.replace("PREFIXES", prefixes))
+        assert lab.reaches("h1/a", "10.1.0.6")

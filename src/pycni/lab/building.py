@@ -10,7 +10,7 @@ from typing import Any
 
 from pycni.lab import clearing, cluster, daemons, hosts, removal
 from pycni.lab.addressing import Route, routes
-from pycni.lab.conflist import CONF_DIR, conflist, conflist_path
+from pycni.lab.conflist import CONF_DIR, conflist, conflist_path, group_of
 from pycni.lab.installing import Installation
 from pycni.lab.machines import machine_state
 from pycni.lab.plan import PHASES, Step
@@ -213,7 +213,7 @@ class Builder:
     def _conflist(self, name: str) -> dict[str, Any]:
         network = self.want.network(name)
         assert network is not None
-        return conflist(network, self.lab.etcd_connection)
+        return conflist(network, self.lab.etcd_connection, group_of(self.want))
 
     def _conflist_file(self, machine: str, network: str) -> str:
         inside = conflist_path(network).removeprefix("/etc/cni/")

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from pycni.lab.topology import NetworkSpec
+from pycni.lab.topology import Lab, NetworkSpec
 
 IFNAME_BYTES = 15
-DEFAULT_GROUP, FIRST_LINK = "239.1.1.1", "eth0"
+FIRST_LINK = "eth0"
+GROUP, IPV6_GROUP = "239.1.1.1", "ff05::1:1"  # of administrative and site-local scope (RFC 2365, RFC 4291)
 CONF_DIR = "/etc/cni/net.d"
 
 
@@ -18,8 +19,14 @@ def conflist_path(network: str) -> str:
     return f"{CONF_DIR}/10-{network}.conflist"
 
 
-def conflist(network: NetworkSpec, etcd: Mapping[str, Any]) -> dict[str, Any]:
-    """The list; *etcd* is the object that tells plugins how to reach etcd, empty where the lab has none."""
+def group_of(lab: Lab) -> str:
+    """What tunnels of mode multicast send to in an addressed *lab*: IPv4 where all hosts' first links have it."""
+    return GROUP if all(link.ipv4 for host in lab.hosts for link in host.links[:1]) else IPV6_GROUP
+
+
+def conflist(network: NetworkSpec, etcd: Mapping[str, Any], group: str = GROUP) -> dict[str, Any]:
+    """The list; *etcd* is the object that tells plugins how to reach etcd, empty where the lab has none; *group* as
+    `group_of` says."""
     subnets = [prefix for prefix in (network.ipv4, network.ipv6) if prefix]
     plugin: dict[str, Any] = {
         "type": f"pycni-{network.type}",
@@ -35,7 +42,7 @@ def conflist(network: NetworkSpec, etcd: Mapping[str, Any]) -> dict[str, Any]:
         if network.vni:
             plugin["vni"] = network.vni
         if network.mode == "multicast":
-            plugin |= {"group": DEFAULT_GROUP, "interface": FIRST_LINK}
+            plugin |= {"group": group, "interface": FIRST_LINK}
             if etcd:
                 plugin["ipam"]["etcd"] = dict(etcd)  # so that no two hosts give the same address
         else:

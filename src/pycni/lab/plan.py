@@ -10,7 +10,7 @@ from typing import Any
 
 from pycni.cni.value import Value
 from pycni.lab.addressing import Route, routes
-from pycni.lab.conflist import conflist
+from pycni.lab.conflist import conflist, group_of
 from pycni.lab.topology import ContainerSpec, HostSpec, Lab, LinkSpec, Segment
 
 # The order in which steps are carried out; those of one phase are done at the same time.
@@ -151,7 +151,7 @@ class _Planner:
     def _networks(self) -> set[str]:
         """Writes and removes configurations; the names of those that changed."""
         changed = set()
-        wanted = {each.name: conflist(each, self.connection) for each in self.want.networks}
+        wanted = {each.name: conflist(each, self.connection, group_of(self.want)) for each in self.want.networks}
         for name in self.actual.conflists:
             if name not in wanted:
                 self.add("remove", "network", name)
