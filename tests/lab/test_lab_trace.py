@@ -84,6 +84,17 @@ def test_what_is_missing_on_either_host(lab: LabCommand) -> None:
     assert told(lab, "h1/a", "h2/a")["missing"] is None
 
 
+def test_what_is_broken_on_purpose_is_told(lab: LabCommand) -> None:
+    """The switch drops what a cut host sends: everything is in order on both, and yet nothing arrives."""
+    lab.run("cut", "--lab", lab.name, "h2")
+    try:
+        text = lab.run("trace", "--lab", lab.name, "h1/a", "h2/a", rc=None).stdout
+        assert text.endswith("\nfault: h2:eth0 is cut\n")
+    finally:
+        lab.run("heal", "--lab", lab.name)
+    assert told(lab, "h1/a", "h2/a")["faults"] == []
+
+
 def test_a_published_port_of_another_host(lab: LabCommand) -> None:
     """It comes there as from the host that masquerades it: the other end has the same address of its own."""
     first, second = told(lab, "h1/b", "h2", "--port", "8080")["halves"]

@@ -12,25 +12,31 @@ from pycni.cli.lab import find_lab
 from pycni.cli.tables import paint
 from pycni.cli.trace.facts import HERE
 from pycni.cli.trace.telling import Told, print_outcome, print_way
+from pycni.lab.faults import faults_in, told
 from pycni.lab.picture_of import picture_of
 from pycni.lab.running import RunningLab
 from pycni.lab.tracing import ends_of
 
 
 def trace(given: Namespace) -> int:
-    """Exit code 1 where something is missing. The second half is looked at where the first is in order."""
+    """Exit code 1 where something is missing. The second half is looked at where the first is in order.
+
+    No host sees what the lab's switches do to its packets, so what is broken on purpose is told as `ps` tells it.
+    """
     lab = find_lab(given.lab)
     halves: list[Told] = []
-    for told in _halves(given, lab):
-        halves.append(told)
+    for half in _halves(given, lab):
+        halves.append(half)
         if not given.json:
-            print(("\n" if len(halves) > 1 else "") + paint(f"on {told['host']}:", "bold", sys.stdout))
-            print_way(told)
-    missing = halves[-1]["missing"]
+            print(("\n" if len(halves) > 1 else "") + paint(f"on {half['host']}:", "bold", sys.stdout))
+            print_way(half)
+    missing, faults = halves[-1]["missing"], [told(fault) for fault in faults_in(lab.state) if fault.kind != "kill"]
     if given.json:
-        print(json.dumps({"lab": lab.name, "halves": halves, "missing": missing}, indent=4))
+        print(json.dumps({"lab": lab.name, "halves": halves, "missing": missing, "faults": faults}, indent=4))
     else:
         print_outcome({**halves[-1], "otherHalf": None})
+        for fault in faults:
+            print(f"fault: {fault}")
     return FAILED if missing else OK
 
 
@@ -39,19 +45,19 @@ def _halves(given: Namespace, lab: RunningLab) -> Iterator[Told]:
     source, target = ends_of(picture_of(lab), given.source, given.target, given.family)
     addresses, last = (source.address, target.address), target.host or source.host
     if source.container or source.host == last:
-        told = _told(given, lab, source.host, addresses)
+        half = _told(given, lab, source.host, addresses)
         if source.host != last:
-            _refuse_namesake(told, source.host, given.target)
-        yield told
-        if told["missing"] or source.host == last or not (target.container or given.port):
+            _refuse_namesake(half, source.host, given.target)
+        yield half
+        if half["missing"] or source.host == last or not (target.container or given.port):
             return
-        addresses = told["leavesAs"] or told["source"]["address"], told["target"]["address"]
+        addresses = half["leavesAs"] or half["source"]["address"], half["target"]["address"]
     yield _told(given, lab, last, addresses)
 
 
-def _refuse_namesake(told: Told, host: str, target: str) -> None:
+def _refuse_namesake(half: Told, host: str, target: str) -> None:
     """Where the address of *target*, which is on another host, is on *host* a container's of its own."""
-    end = told["target"]
+    end = half["target"]
     if end["place"] == HERE:
         raise Failure(
             f"on {host} {end['address']} is {end['container']} of its own network {end['network']}, and not {target}",
