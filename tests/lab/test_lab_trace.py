@@ -90,6 +90,8 @@ def test_what_is_broken_on_purpose_is_told(lab: LabCommand) -> None:
     try:
         text = lab.run("trace", "--lab", lab.name, "h1/a", "h2/a", rc=None).stdout
         assert text.endswith("\nfault: h2:eth0 is cut\n")
+        text = lab.run("trace", "--lab", lab.name, "h2/a", "h1/a", rc=None).stdout
+        assert "unknown: etcd does not answer" in text  # and not that nobody has the address
     finally:
         lab.run("heal", "--lab", lab.name)
     assert told(lab, "h1/a", "h2/a")["faults"] == []

@@ -171,7 +171,8 @@ class Path(Value):
     """All facts of one trace. source, target: None where that end is no container of this host. tunnel, far: of the
     overlay network between the hosts. recorded_mac, recorded_vtep: by what others send to *target*, "" where nobody
     says. ports: what is published of the packet's port, None without one. other_network: of the end on another
-    host, where it is not that of the one here. with_host: the other end is this host itself."""
+    host, where it is not that of the one here. with_host: the other end is this host itself. silent: why the etcd of
+    the source's network gave no answer, "" where it did or has none."""
 
     packet: Packet
     host: HostFacts
@@ -184,6 +185,7 @@ class Path(Value):
     ports: Ports | None = None
     other_network: str = ""
     with_host: bool = False
+    silent: str = ""
 
     @property
     def within(self) -> bool:

@@ -140,7 +140,10 @@ def _hairpin(path: Path, ports: Ports, target: ContainerFacts) -> Step:
 def to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
     here, host, target = Place(path.host.name), path.host, path.packet.target
     if not _goes_by_gateway(source):
-        yield here.note("destination", f"{target} is on the container's own subnet, and no container that is known")
+        found = f"{target} is on the container's own subnet, and no container that is known"
+        if path.silent:
+            yield here.note("record in etcd", f"unknown: {path.silent}", "who has that address cannot be said now")
+        yield here.note("destination", found)
         return
     yield from _routes(path, source)
     if host.out is None:

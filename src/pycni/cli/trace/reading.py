@@ -70,6 +70,7 @@ class Reader:
             target=self._container(goal, its, packet.target, packet.source) if its is not None and apart else None,
             ports=self._ports(its) if its is not None and packet.port else None,
             with_host=HOST in (start.place, goal.place),
+            silent=self._clusters[start.network].silent if start.network in self._clusters else "",
         )
         if mine is not None and its is not None:
             return path
