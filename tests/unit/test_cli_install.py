@@ -218,6 +218,33 @@ def test_an_existing_network_is_not_overwritten(run: Run, tmp_path: Path) -> Non
     assert tree(tmp_path) == {f"conf/{install.CONFLIST_NAME}": b"mine"}
 
 
+def test_a_network_that_cannot_be_written_leaves_the_way_back(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with a read-only /etc: what is installed is said, and uninstall undoes it, former files included."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "bridge").write_text("reference")
+    (tmp_path / "conf").write_text("no directory")
+    before = tree(tmp_path)
+    assert run("install", "--replace") == 1
+    said = capsys.readouterr().err
+    assert "the executables are installed" in said
+    assert "--no-conf" in said
+    assert is_launcher(str(tmp_path / "bin" / "bridge"))
+    assert run("uninstall") == 0
+    assert tree(tmp_path) == before
+
+
+def test_without_a_place_for_the_way_back_nothing_is_installed(run: Run, tmp_path: Path) -> None:
+    """As with a read-only /var/lib: nobody could undo it later, so it is undone at once."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "bridge").write_text("reference")
+    (tmp_path / "state").symlink_to("/proc/nowhere")  # nothing is there, and nothing can be put there
+    before = tree(tmp_path)
+    assert run("install", "--replace") == 1
+    assert tree(tmp_path) == before
+
+
 def test_uninstall_refuses_while_containers_are_attached(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,24 +103,28 @@ def install(given: Namespace) -> int:
         _link_executable(steps, bin_dir, STANDALONE, os.path.join(stage, STANDALONE))
         for name in names:
             _link_executable(steps, bin_dir, name, os.path.join(stage, OWN_NAMES[0]))
+        entry = installs[bin_dir] = {
+            "launcher": kind,
+            "executables": sorted({*before.get("executables", ()), STANDALONE, *names}),
+            "saved": sorted({*before.get("saved", ()), *steps.saved}),
+            "conflist": before.get("conflist", {}),
+            "directories": [*before.get("directories", ()), *made],
+            "units": before.get("units", {}),
+        }
+        write_manifest(installs)  # before the rest may fail: without it there is no way back
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         _take_back(steps, bin_dir, made)
         raise
     shutil.rmtree(stage)
-    conflist = {} if given.no_conf else _write_conflist(steps, conf_dir, made)
-    installs[bin_dir] = {
-        "launcher": kind,
-        "executables": sorted({*before.get("executables", ()), STANDALONE, *names}),
-        "saved": sorted({*before.get("saved", ()), *steps.saved}),
-        "conflist": conflist or before.get("conflist", {}),
-        "directories": [*before.get("directories", ()), *made],
-        "units": before.get("units", {}),
-    }
-    write_manifest(installs)
+    if not given.no_conf:
+        try:
+            _write_conflist(steps, conf_dir, entry)
+        finally:
+            write_manifest(installs)
     commands: tuple[systemd.Command, ...] = ()
     if given.systemd:
-        rows, installs[bin_dir]["units"] = systemd.write_units(os.path.abspath(given.unit_dir), before.get("units", {}))
+        rows, entry["units"] = systemd.write_units(os.path.abspath(given.unit_dir), entry["units"])
         steps.rows += rows
         write_manifest(installs)
         commands = systemd.START
@@ -207,19 +211,28 @@ def _take_back(steps: _Steps, bin_dir: str, made: list[str]) -> None:
         remove_directory(directory)
 
 
-def _write_conflist(steps: _Steps, conf_dir: str, made: list[str]) -> dict[str, str]:
-    """The default network, unless there is one already; its path and digest for the manifest ({} if not ours)."""
+def _write_conflist(steps: _Steps, conf_dir: str, entry: dict[str, Any]) -> None:
+    """The default network, unless there is one already; its path and digest, and new directories, into the manifest's
+    *entry*."""
     path = os.path.join(conf_dir, CONFLIST_NAME)
     text = json.dumps(DEFAULT_NETWORK, indent=2) + "\n"
     if os.path.lexists(path):
         steps.note(path, "left as it is")
-        return {}
-    made += make_directories(conf_dir)
-    others = sorted(name for name in os.listdir(conf_dir) if name.endswith((".conflist", ".conf", ".json")))
-    replace_file(path, text, 0o644)
+        return
+    try:
+        entry["directories"] += make_directories(conf_dir)
+        others = sorted(name for name in os.listdir(conf_dir) if name.endswith((".conflist", ".conf", ".json")))
+        replace_file(path, text, 0o644)
+    except OSError as failure:
+        raise Failure(
+            f"{failure.filename or path}: {failure.strerror}",
+            code=5,
+            details="the executables are installed, the default network is not",
+            next_step="--no-conf leaves the network away, `pycni uninstall` takes the executables back",
+        ) from failure
     first = others and others[0] < CONFLIST_NAME
     steps.note(path, "written" + (f"; containerd takes the first in name order, which is {others[0]}" if first else ""))
-    return {"path": path, "sha256": digest(text)}
+    entry["conflist"] = {"path": path, "sha256": digest(text)}
 
 
 def print_steps(given: Namespace, rows: list[Row], commands: tuple[systemd.Command, ...]) -> None:
