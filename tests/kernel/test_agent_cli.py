@@ -9,6 +9,7 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
+from socket import create_server
 from typing import Any
 
 import pytest
@@ -273,3 +274,15 @@ def test_metrics_are_served_where_configured(installed: AgentHost) -> None:
     # the last scrape's connection may be closed a moment after its answer
     wait_until(lambda: installed.ask("status")["descriptors"] <= before)
     assert installed.stop() == 0
+
+
+@pytest.mark.needs("python:prometheus_client")
+def test_a_port_for_metrics_that_is_taken_is_named(installed: AgentHost) -> None:
+    """The agent does not start, says why in the words of the command, and leaves no socket that callers would ask."""
+    installed.configure('metrics = "127.0.0.1:9123"\n')
+    owner = installed.host.in_namespace(lambda: create_server(("127.0.0.1", 9123)))
+    with owner:
+        said = installed.pycni("agent", rc=1).stderr
+    assert said.startswith("error: metrics cannot be served at 127.0.0.1:9123: Address already in use\n")
+    assert "Traceback" not in said
+    assert not installed.host.file(SOCKET).exists()

@@ -126,6 +126,9 @@ class Words:
     def fileno(self) -> int:
         return self._stream.fileno()
 
+    def isatty(self) -> bool:  # the command asks when it tells why there is no agent
+        return self._stream.isatty()
+
 
 def _write_line(event: dict[str, Any]) -> None:
     try:

@@ -244,7 +244,7 @@ class Agent:
 def run(load: Load) -> None:
     """Serve until SIGTERM or SIGINT. *load* gives the configuration, now and at each SIGHUP.
 
-    OSError where the socket or the port for metrics cannot be had; CniError for a wrong configuration.
+    OSError where the socket cannot be had; CniError for a wrong configuration, and where metrics cannot be served.
     """
     keep_open()
     connect.keep_open()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MetricsServer:
-    """An HTTP server on a thread of its own. CniError 7 without prometheus-client, OSError where the port is taken."""
+    """An HTTP server on a thread of its own. CniError 7 without prometheus-client, 5 where the port cannot be had."""
 
     def __init__(self, agent: Agent) -> None:
         try:
@@ -34,7 +34,14 @@ class MetricsServer:
         registry.register(_Collector(agent))
         ProcessCollector(registry=registry)
         host, port = metrics_address(agent.config.metrics)
-        self._server, self._thread = start_http_server(port, host, registry)
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as failure:
+            raise CniError(
+                Code.IO,
+                f"metrics cannot be served at {agent.config.metrics}: {failure.strerror or failure}",
+                "choose another address or port for `metrics` in agent.toml, or end who has it",
+            ) from failure
 
     def close(self) -> None:
         self._server.shutdown()
