@@ -69,6 +69,23 @@ def test_an_executable_runs_with_nothing_around_it(run: Run, tmp_path: Path, kin
     assert f"pycni {pycni.__version__}" in about(tmp_path / "bin" / "pycni-bridge")
 
 
+@pytest.mark.parametrize("gone", ["", "exe", "store", "cni/result.py"])
+def test_a_call_while_the_package_is_replaced_is_told_to_try_again(tmp_path: Path, gone: str) -> None:
+    """pip takes the old modules away before it writes the new ones: whichever is missing, no traceback and code 11."""
+    shutil.copytree(Path(package_parent()) / "pycni", tmp_path / "pycni", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.move(tmp_path / "pycni" / gone, tmp_path / "away")
+    launcher = tmp_path / "pycni-ipam"
+    launcher.write_text(launcher_text(interpreter(), str(tmp_path)))
+    launcher.chmod(0o755)
+    call = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_PATH": str(tmp_path)}
+    conf = json.dumps({"cniVersion": "1.0.0", "name": "net", "ipam": {"type": "pycni-ipam", "subnet": "10.1.0.0/24"}})
+    done = subprocess.run([launcher], env=call, input=conf, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == 11
+    assert "repeat the call" in json.loads(done.stdout)["msg"]
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_kind_replaces_another(run: Run, tmp_path: Path, kind: str) -> None:
     """All are known for ours, whichever was there before, and all of them go."""

@@ -17,6 +17,7 @@ import sys
 import pycni
 from pycni.cli.bundling import write_bundle
 from pycni.cli.failure import Failure
+from pycni.cni.errors import Code
 from pycni.exe.build_launcher import is_native_launcher
 
 FLAGS = "-ISE"
@@ -56,7 +57,13 @@ def launcher_text(python: str, parent: str, module: str = STANDALONE_MODULE) -> 
             "import gc, posix, sys",
             "gc.disable()",
             f"sys.path.append({parent!r})",
-            f"from {module} import main",
+            "try:",
+            f"    from {module} import main",
+            "except ImportError as failure:  # between two versions, or removed without `pycni uninstall`",
+            "    import json",
+            f"    told = {{'code': {Code.TRY_AGAIN}, 'msg': {_NOT_WHOLE + parent!r}, 'details': str(failure)}}",
+            "    print(json.dumps(told, indent=4))",
+            "    sys.exit(1)",
             "code = main()",
             "sys.stderr.flush()",
             "posix._exit(code)",
@@ -65,6 +72,7 @@ def launcher_text(python: str, parent: str, module: str = STANDALONE_MODULE) -> 
     )
 
 
+_NOT_WHOLE = "pycni is being replaced, or was removed: repeat the call, or run `pycni install`; it was looked for in "
 _LINK_STEP = (
     "make a link such as /usr/local/bin/pycni-python to it and run `/usr/local/bin/pycni-python -m pycni install`"
 )

@@ -10,9 +10,9 @@ import os
 import sys
 
 import pycni
+from pycni.cni import json_text
 from pycni.cni.env import parse_call
 from pycni.cni.errors import CniError, Code
-from pycni.cni.json_text import MAX_BYTES
 from pycni.cni.versions import version_text
 from pycni.exe.plugins import find_plugin
 
@@ -79,7 +79,7 @@ def answer(
         notes = "; ".join(("a DEL takes back what is left", *_notes(failure)))
         return 1, _error(CniError(Code.TRY_AGAIN, "interrupted", notes))
     except Exception as failure:
-        return 1, _error(_bug(failure))
+        return 1, _unforeseen(failure)
 
 
 _CONF = "pycni.cni.conf"
@@ -132,7 +132,7 @@ def read_all(fd: int) -> bytes:
     """stdin to its end, at most one byte more than parse_conf accepts."""
     parts: list[bytes] = []
     size = 0
-    while size <= MAX_BYTES and (part := os.read(fd, 1 << 16)):
+    while size <= json_text.MAX_BYTES and (part := os.read(fd, 1 << 16)):
         parts.append(part)
         size += len(part)
     return b"".join(parts)
@@ -152,6 +152,15 @@ def _with_notes(failure: CniError) -> CniError:
 
 def _notes(failure: BaseException) -> list[str]:
     return list(getattr(failure, "__notes__", ()))
+
+
+def _unforeseen(failure: Exception) -> str:
+    """The error object for a bug of ours, or for a module that an upgrade has taken away and not yet put back."""
+    if not isinstance(failure, ImportError) or not (failure.name or "").startswith("pycni"):
+        return _error(_bug(failure))
+    reason = "; ".join((str(failure), *_notes(failure)))
+    told = CniError(Code.TRY_AGAIN, "pycni is being replaced: repeat the call, an ADD after a DEL", reason)
+    return json_text.dumps(told.as_json(), indent=4)  # what _error needs may be what is missing
 
 
 def _bug(failure: Exception) -> CniError:
