@@ -230,6 +230,24 @@ def _clean(lab: Lab, container: Container, way: str, *valid: Container) -> None:
         lab.delete(CONF, container)
 
 
+UNWRITABLE = {
+    "Read-only file system": "mkdir -p /var/lib/pycni && mount -o remount,ro /var/lib",
+    "No space left on device": "mkdir /var/lib/pycni && mount -t tmpfs -o size=4k tmpfs /var/lib/pycni"
+    " && head -c 4096 /dev/zero >/var/lib/pycni/filling",
+}
+
+
+@pytest.mark.parametrize("reason", UNWRITABLE)
+def test_a_disk_that_takes_no_record_is_named(lab: Lab, c1: Container, reason: str) -> None:
+    """Code 5 (I/O) with the file and the system's reason, at ADD as at STATUS; nothing is made."""
+    lab.host.run(["sh", "-c", UNWRITABLE[reason]])
+    before = lab.traces(c1)
+    for answer in (lab.call("ADD", network(), c1), lab.call("STATUS", network(cniVersion="1.1.0"), c1)):
+        assert answer.error_code == 5, answer
+        assert answer.json["msg"] == f"/var/lib/pycni/pycni.db.lock: {reason}"
+    assert_unchanged(before, lab.traces(c1), ignore=["*/file/var/lib/pycni*"])
+
+
 IPAM = """#!/bin/sh
 cat >/dev/null
 echo "$CNI_COMMAND $CNI_CONTAINERID" >>/run/ipam.calls

@@ -72,9 +72,7 @@ def answer(
     except CniError as failure:
         return 1, _error(_with_notes(failure))
     except OSError as failure:
-        where = f" ({failure.filename})" if failure.filename else ""
-        notes = "; ".join(_notes(failure))
-        return 1, _error(CniError(Code.INTERNAL, f"{failure.strerror or failure}{where}", notes))
+        return 1, _error(_refused(failure))
     except KeyboardInterrupt as failure:  # Ctrl-C reaches all processes of the terminal
         notes = "; ".join(("a DEL takes back what is left", *_notes(failure)))
         return 1, _error(CniError(Code.TRY_AGAIN, "interrupted", notes))
@@ -141,6 +139,13 @@ def read_all(fd: int) -> bytes:
 def write_all(fd: int, data: bytes) -> None:
     while data:
         data = data[os.write(fd, data) :]
+
+
+def _refused(failure: OSError) -> CniError:
+    notes = "; ".join(_notes(failure))
+    if failure.filename:
+        return CniError(Code.IO, f"{failure.filename}: {failure.strerror}", notes)
+    return CniError(Code.INTERNAL, f"{failure.strerror or failure}", notes)  # a request to the kernel
 
 
 def _with_notes(failure: CniError) -> CniError:
