@@ -269,6 +269,24 @@ def test_del_twice_without_a_namespace(installed: Host, pycni: Pycni) -> None:
     assert "nothing to delete" in pycni("rm", "pycni", "web", env={"CNI_PATH": BIN}).stdout
 
 
+def test_a_reboot_is_no_second_add(installed: Host, pycni: Pycni) -> None:
+    """The cache and the records of before are history: `ip netns add` and `pycni add` at each start of the host do."""
+    words = ("add", "pycni", "web", "--port", "8080:80")
+    installed.container("web")
+    pycni(*words, env={"CNI_PATH": BIN})
+    assert "already on network" in pycni(*words, rc=1, env={"CNI_PATH": BIN}).stderr
+    installed.run(["sh", "-c", "umount /run/netns/web && rm /run/netns/web && ip link del pycni0"])
+    installed.run(["nft", "flush", "ruleset"])
+    another_boot = "echo 00000000-1111-2222-3333-444444444444 >/run/boot && mount --bind /run/boot "
+    installed.run(["sh", "-c", f"{another_boot} /proc/sys/kernel/random/boot_id && ip netns add web"])
+    assert "other boot" in pycni("list").stdout
+    assert "given out again after gc, or once no other is free" in pycni("doctor", rc=None).stdout
+    pycni(*words, env={"CNI_PATH": BIN})
+    pycni("check", "pycni", "web", env={"CNI_PATH": BIN})
+    (one,) = json.loads(pycni("list", "--json").stdout)
+    assert one["state"] == "ready"
+
+
 def test_looking_makes_no_state(host: Host, pycni: Pycni) -> None:
     """list, inspect, ipam and doctor on a host that never had pycni leave /var/lib as it was."""
     before = sorted(path.name for path in host.file("/var/lib").iterdir())

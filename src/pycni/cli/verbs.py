@@ -16,6 +16,9 @@ from pycni.cli.capabilities import capability_args
 from pycni.cli.failure import NOT_FOUND, OK, Failure, warn
 from pycni.cli.networks import Broken, NetworkList, find_network, parse_list, plugin_type
 from pycni.cli.runtime import DEFAULT_PLUGIN_DIRS, PluginFailure, Runtime, Target, declared_capabilities
+from pycni.cli.state import read_records
+from pycni.cni.names import Attachment
+from pycni.store.boot import boot_id
 
 DEFAULT_IFNAME = "eth0"
 
@@ -103,7 +106,7 @@ def add(given: Namespace) -> int:
 def _refuse_second_add(runtime: Runtime, network: NetworkList, wanted: Target) -> None:
     """ADD must not be called twice (specification, ADD), and the DEL after its failure would undo the first."""
     cached = read_cached(runtime.cache_dir, network.name, wanted.container_id, wanted.ifname)
-    if cached is None:
+    if cached is None or _is_history(Attachment(network.name, wanted.container_id, wanted.ifname)):
         return
     alive = os.path.exists(cached.netns)
     raise Failure(
@@ -112,6 +115,13 @@ def _refuse_second_add(runtime: Runtime, network: NetworkList, wanted: Target) -
         facts=[("namespace", cached.netns + ("" if alive else " (gone)"))],
         next_step=f"`pycni del {network.name} {wanted.container_id}` first, or another --ifname or --container-id",
     )
+
+
+def _is_history(attachment: Attachment) -> bool:
+    """Whether a reboot has ended it, by the records of our plugins: the cache outlives that, and knows no boots. What
+    is left of it the plugins settle at the new ADD."""
+    records = [one for one in read_records(attachment.network) if one.attachment.replace(part="") == attachment]
+    return bool(records) and all(one.boot_id != boot_id() for one in records)
 
 
 # -- del, check --------------------------------------------------------------------------------------------------------

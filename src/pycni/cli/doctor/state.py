@@ -35,10 +35,14 @@ _TROUBLES = {
         "a DEL died half-way; the rest is still there",
         "pycni del NETWORK CONTAINER, or pycni gc NETWORK",
     ),
-    "netns gone": (WARN, "the container ended without DEL; its address stays taken", "pycni gc NETWORK"),
+    "netns gone": (
+        WARN,
+        "the container ended without DEL; its address is given out again after gc, or once no other is free",
+        "pycni gc NETWORK",
+    ),
     "other boot": (
         WARN,
-        "left from before the last reboot; its address is given out again only after gc",
+        "left from before the last reboot; its address is given out again after gc, or once no other is free",
         "pycni gc NETWORK",
     ),
     LINK_GONE: (FAIL, "the container's way to the host was deleted: it has no network", "pycni del, then pycni add"),
