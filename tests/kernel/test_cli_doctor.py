@@ -244,6 +244,17 @@ def test_a_damaged_executable_is_found(attached: Host, doctor: Doctor) -> None:
     assert (found["level"], found["found"]) == ("FAIL", f"{BIN}/pycni-bridge is missing")
 
 
+def test_the_advice_for_a_replaced_executable_helps(host: Host, doctor: Doctor) -> None:
+    """As after an upgrade of the reference plugins' package: the command that is named makes doctor content again."""
+    pycni(host, "install", "--bin-dir", BIN, "--replace")
+    host.run(["sh", "-c", f"echo packaged >{BIN}/new && mv {BIN}/new {BIN}/bridge"])
+    found = doctor()["executables"]
+    assert (found["level"], found["found"]) == ("FAIL", f"{BIN}/bridge was replaced by something else")
+    assert found["action"] == f"pycni install --bin-dir {BIN} --replace"
+    pycni(host, *found["action"].split()[1:])
+    assert doctor()["executables"]["level"] == "OK"
+
+
 @pytest.mark.needs("tool:nft")
 def test_a_dropping_chain_is_found(host: Host, doctor: Doctor) -> None:
     """Somebody's nftables chain on the forward hook with policy drop is named."""

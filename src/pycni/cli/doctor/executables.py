@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 
 from pycni import __version__
@@ -10,6 +11,7 @@ from pycni.cli.doctor.finding import FAIL, OK, WARN, Finding
 from pycni.cli.install import NO_AGENT, OWN_NAMES
 from pycni.cli.launcher import is_launcher
 from pycni.cli.manifest import read_manifest
+from pycni.cli.parser import DEFAULT_BIN_DIR
 from pycni.cni.errors import CniError
 from pycni.exe.run import STANDALONE
 from pycni.host import program
@@ -40,18 +42,29 @@ def check(bin_dirs: Sequence[str]) -> Iterator[Finding]:
 
 
 def _problems(bin_dir: str, names: Sequence[str]) -> Iterator[Finding]:
+    action = _install(bin_dir, names)
     for name in names:
         path = os.path.join(bin_dir, name)
         if not is_launcher(path):
             what = "was replaced by something else" if os.path.lexists(path) else "is missing"
             meaning = "networks that use this type do without pycni, or fail"
-            yield Finding(level=FAIL, check=CHECK, found=f"{path} {what}", meaning=meaning, action="pycni install")
+            yield Finding(level=FAIL, check=CHECK, found=f"{path} {what}", meaning=meaning, action=action)
             continue
         # What the others turn into is tried with them; called by itself it does not know which plugin to be.
         reason = "" if name == STANDALONE else _trouble(path)
         if reason:
             meaning = "every network that uses this type fails"
-            yield Finding(level=FAIL, check=CHECK, found=f"{path}: {reason}", meaning=meaning, action="pycni install")
+            yield Finding(level=FAIL, check=CHECK, found=f"{path}: {reason}", meaning=meaning, action=action)
+
+
+def _install(bin_dir: str, names: Sequence[str]) -> str:
+    """The command that makes *names* in *bin_dir* anew."""
+    words = ["pycni install"]
+    if bin_dir != DEFAULT_BIN_DIR:
+        words.append(f"--bin-dir {shlex.quote(bin_dir)}")
+    if not {STANDALONE, *OWN_NAMES}.issuperset(names):
+        words.append("--replace")
+    return " ".join(words)
 
 
 def _trouble(path: str) -> str:
