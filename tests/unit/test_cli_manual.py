@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -134,6 +135,19 @@ def test_the_manual_page_is_clean_roff() -> None:
     done = subprocess.run(command, input=manual_page(build_parser()), text=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "pycni ipam release ADDRESS" in re.sub(".\b", "", done.stdout)  # bold is a letter typed twice
+
+
+def test_the_manual_page_needs_no_locale() -> None:
+    """Other characters than ASCII are roff's escapes: groff shows them, and a Latin-1 stdout takes the page."""
+    page = manual_page(build_parser())
+    assert page.isascii()
+    if shutil.which("groff"):
+        command = ["groff", "-man", "-Tutf8", "-ww"]
+        done = subprocess.run(
+            command, input=page.encode(), capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=False
+        )
+        assert done.stderr == b""
+        assert "…" in done.stdout.decode()
 
 
 def test_the_manual_page_has_every_command_and_option() -> None:

@@ -13,6 +13,8 @@ from pycni.cli.parser import EXIT_CODES, build_parser
 
 def _roff(text: str) -> str:
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    # groff(7) reads Latin-1 unless somebody tells it otherwise, and stdout need not take UTF-8 either.
+    escaped = "".join(char if char.isascii() else f"\\[u{ord(char):04X}]" for char in escaped)
     return "\\&" + escaped if escaped.startswith((".", "'")) else escaped
 
 
