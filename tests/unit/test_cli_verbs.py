@@ -56,8 +56,8 @@ def test_del_finds_what_another_runtime_attached(bench: Bench, command: Any) -> 
     old = parse_list(
         json.dumps({"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "one", "old": 1}]}).encode()
     )
-    args = (("K8S_POD_NAME", "web-0"),)
-    for word in ("/run/netns/cni-1", "f00dcafe", "web-0", "f00d"):
+    args = (("K8S_POD_NAMESPACE", "prod"), ("K8S_POD_NAME", "web-0"))
+    for word in ("/run/netns/cni-1", "f00dcafe", "web-0", "prod/web-0", "f00d"):
         cached = CachedAttachment(
             network="net", container_id="f00dcafe", ifname="eth0", config=old.raw, netns="/run/netns/cni-1", args=args
         )
@@ -65,8 +65,8 @@ def test_del_finds_what_another_runtime_attached(bench: Bench, command: Any) -> 
         assert command("del", word) == 0
         assert bench.calls[-1] == "DEL one"
         assert bench.stdin(-1)["old"] == 1
-        assert bench.environ("DEL", "one")["CNI_ARGS"] == "K8S_POD_NAME=web-0"
-    assert len(bench.calls) == 4
+        assert bench.environ("DEL", "one")["CNI_ARGS"] == "K8S_POD_NAMESPACE=prod;K8S_POD_NAME=web-0"
+    assert len(bench.calls) == 5
 
 
 def test_an_unknown_container_is_not_checked(bench: Bench, command: Any, capsys: pytest.CaptureFixture[str]) -> None:

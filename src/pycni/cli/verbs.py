@@ -168,7 +168,7 @@ def _matching(given: Namespace, network: str) -> tuple[CachedAttachment | None, 
         candidates = [one for one in known if one.container_id == given.container_id]
     else:
         candidates = [one for one in known if where and target.same_path(one.netns, where.path)]
-        if not candidates and os.sep not in given.target:
+        if not candidates:  # a path may be a name as well: NAMESPACE/POD
             candidates = target.find_attachments(given.target, known)
         if not candidates and where:
             candidates = [one for one in known if one.container_id == where.container_id]
