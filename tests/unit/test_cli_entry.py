@@ -48,6 +48,18 @@ def test_an_error_that_no_json_can_be_written_of_is_text() -> None:
     assert (done.returncode, done.stderr.count("error:"), "Traceback" in done.stderr) == (1, 1, False)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1"])
+@pytest.mark.parametrize("word", [b"\xff", "\u2026".encode()])
+def test_what_stdout_cannot_encode_is_escaped(encoding: str, word: bytes) -> None:
+    """Bytes of the command line that are no UTF-8, and characters that a Latin-1 terminal lacks: JSON all the same."""
+    env = {"PYTHONPATH": package_parent(), "PYTHONUTF8": "1", "PYTHONIOENCODING": encoding}
+    command = [sys.executable.encode(), b"-m", b"pycni", b"inspect", word, b"--cache-dir", b"/none", b"--json"]
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (NOT_FOUND, b"")
+    tried = json.loads(done.stdout.decode())["facts"]["tried"]
+    assert f"/run/netns/{word.decode(errors='surrogateescape')}\n" in tried
+
+
 def test_json_has_all_that_the_text_has() -> None:
     """Details, every fact (also two of one label) and the next step; what is empty is left out."""
     failure = Failure("no", code=7, details="why", facts=[("tried", "a"), ("at", "x"), ("tried", "b")], next_step="go")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from argparse import Namespace
@@ -45,6 +46,7 @@ def _handler(command: str) -> Callable[[Namespace], int]:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's) and return its exit code."""
     _open_what_is_closed()
+    _write_what_is_no_text()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)
@@ -66,6 +68,13 @@ def _open_what_is_closed() -> None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             os.set_inheritable(number, True)  # where open() has given that very number
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
+def _write_what_is_no_text() -> None:
+    """Characters that stdout's encoding lacks become escapes, as on stderr: bytes of the command line that are no
+    UTF-8, or an ellipsis in Latin-1."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _give_up_stdout() -> None:
