@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from netns_fixtures import Host
-from tests.kernel.agent_lab import AgentHost
+from netns_fixtures import Host, wait_until
+from tests.kernel.agent_lab import DEADLINE_S, AgentHost
 from tests.kernel.bridge_lab import Lab, network
 from tests.kernel.portmap_lab import BRIDGED, PortLab, is_silent, port, portmap, seen
 
@@ -37,6 +37,29 @@ def test_every_address_of_the_host_serves(ports: PortLab) -> None:
     for number, server in enumerate((only4, both, by_proxy)):
         ports.withdraw(server)
         assert all(is_silent(ports.host, address, 8080 + number) for address in ("127.0.0.1", "::1"))
+
+
+@pytest.mark.parametrize("harm", ["ip link del cni1", "nft flush ruleset; ip link del cni1"])
+def test_a_bridge_that_comes_back_serves_the_hosts_own_clients(ports: PortLab, agents: AgentHost, harm: str) -> None:
+    """route_localnet and hairpin went with it: 127.0.0.1 and the container itself reach the port again, CHECK is
+    content, and DEL leaves nothing on. What somebody switches off of a bridge that was not deleted stays off."""
+    server, late = ports.server("c1", network(families=[4])), ports.server("c2", network(families=[4]))
+    ports.publish(server, port(8080))
+    ports.publish(late, port(8081))
+    assert ports.check(server, port(8080)).ok
+    ports.host.run(["sh", "-c", harm])
+    wait_until(lambda: ports.check(server, port(8080)).ok, DEADLINE_S)
+    for client, address in ((ports.host, "127.0.0.1"), (server.ns, "10.1.0.1")):
+        answer = seen(client, address, 8080)
+        assert answer is not None and answer.server == "c1"
+    ports.withdraw(server)
+    ports.withdraw(late)
+    assert ports.host.sysctl("net/ipv4/conf/cni1/route_localnet") == "0"
+    newest = ports.server("c3", network(families=[4]))
+    ports.publish(newest, port(8082))
+    ports.host.sysctl("net/ipv4/conf/cni1/route_localnet", "0")
+    agents.ask("reconcile")
+    assert ports.host.sysctl("net/ipv4/conf/cni1/route_localnet") == "0"
 
 
 def test_what_needs_the_agent_is_not_refused_where_one_runs(ports: PortLab) -> None:

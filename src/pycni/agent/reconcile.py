@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pycni.agent.changed import changes
 from pycni.agent.ports import AgentPorts
 from pycni.agent.restoring import restore_links
+from pycni.agent.settings import restore_settings
 from pycni.attach.begin import EveryoneElse
 from pycni.attach.liveness import is_abandoned, is_dead
 from pycni.cni.errors import CniError
@@ -89,6 +90,7 @@ def reconcile(
     records = store.attachments.all()
     failures += ports.compare(store, held, records, alone)
     restored = (*restore_links(store, failures), *restore_rules(store, records, failures))
+    restored = (*restored, *restore_settings(store, records, failures))
     return Reconciled(
         at=now,
         ms=round((time.monotonic() - began) * 1000, 2),
