@@ -59,7 +59,7 @@ def _refuse_while_attached() -> None:
     if attached:
         raise Failure(
             f"{counted(len(attached), 'attachment')} in use; without the executables no runtime could detach them",
-            next_step="stop the containers (`pycni list` shows them), or say --force",
+            next_step="stop the containers (`pycni list`), `pycni gc NETWORK` for those that are gone, or say --force",
         )
 
 
