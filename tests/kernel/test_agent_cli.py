@@ -186,7 +186,7 @@ def test_a_reader_may_do_nothing_else(with_readers: AgentHost) -> None:
     conf = json.dumps({"cniVersion": "1.1.0", "name": "pycni", "type": "pycni-bridge"})
     done = place.host.run([*AS_READER, f"{BIN}/pycni-bridge"], input=conf, check=False, env=environment)
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 4)
-    for command in (["list"], ["ports"], ["agent", "status"]):
+    for command in (["list"], ["ports"], ["peers"], ["networks"], ["agent", "status"]):
         assert "Permission denied" in place.pycni(*command, rc=1, as_user=AS_NOBODY).stderr
     assert place.json("list") != []
 

@@ -12,7 +12,7 @@ from typing import Any
 from pycni.cli.agent_client import NoAgent, ask
 from pycni.cli.failure import Failure
 from pycni.cli.networks import NetworkList, member, read_directory
-from pycni.cli.state import see_all
+from pycni.cli.state import see_all, unreadable
 from pycni.cni.conf import Keys as ConfKeys
 from pycni.cni.errors import CniError
 from pycni.cni.value import Value
@@ -52,11 +52,13 @@ class ClusterView(Value):
 
 
 def read_clusters(conf_dir: str, network: str | None = None) -> list[ClusterView]:
-    """Every cluster that this host has to do with, by prefix; of *network* only, if given."""
+    """Every cluster that this host has to do with, by prefix; of *network* only, if given. Failure for who may not
+    know."""
     try:
         found = _from_agent(network)
     except (NoAgent, PermissionError):
         found = []
+        _check_readable()
     found += _from_etcd(conf_dir, {one.prefix for one in found})
     found = [_with_own_part(one) if one.reason else one for one in found]
     keep = [one.replace(networks=tuple(each for each in one.networks if network in (None, each.name))) for one in found]
@@ -138,6 +140,14 @@ def _joined() -> tuple[Joined, ...]:
         return all_joined(STATE_DIR)
     except PermissionError:
         return ()
+
+
+def _check_readable() -> None:
+    """Without an agent that answers, what cannot be read must not pass for nothing."""
+    try:
+        all_joined(STATE_DIR)
+    except PermissionError as refused:
+        raise unreadable(refused) from None
 
 
 # -- without an agent --------------------------------------------------------------------------------------------------

@@ -74,12 +74,17 @@ def _look(into_store: Callable[[Store], list[T]], through_agent: Callable[[], li
         try:
             return through_agent()
         except (NoAgent, PermissionError):
-            step = "run the command as root, or as a member of the agent's `readers` group"
-            raise Failure(f"{refused.filename}: {refused.strerror}", code=5, next_step=step) from None
+            raise unreadable(refused) from None
     if store is None:
         return []
     with store:
         return into_store(store)
+
+
+def unreadable(refused: PermissionError) -> Failure:
+    """For who may neither look at the state of this host nor ask the agent, which is there or not."""
+    step = "run the command as root, or as a member of the agent's `readers` group"
+    return Failure(f"{refused.filename}: {refused.strerror}", code=5, next_step=step)
 
 
 def _lease(shown: dict[str, Any]) -> Lease:
