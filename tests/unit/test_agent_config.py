@@ -89,10 +89,10 @@ def test_limits_are_inclusive_and_named(key: str, low: float, high: float) -> No
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("workers = 2.0", "workers is 2.0, not a int"),
+        ("workers = 2.0", "workers is 2.0, not a whole number"),
         ("workers = true", "workers is True"),
-        ('grace_s = "5"', "grace_s is '5', not a float"),
-        ("readers = 5", "readers is 5, not a str"),
+        ('grace_s = "5"', "grace_s is '5', not a number"),
+        ("readers = 5", "readers is 5, not a text"),
         ("sockets = 1", "unknown key 'sockets'"),
         ("= 5", "is not TOML"),
         ('log_level = "loud"', "log_level is 'loud', not one of debug, info, warning, error"),

@@ -212,7 +212,7 @@ def test_one_listener_to_a_path(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "s"
     first = Listener.made(str(path))
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(OSError, match="another agent serves") as caught:
+    with pytest.raises(OSError, match=f"another agent serves {path}: pid {os.getpid()}$") as caught:
         Listener.made(str(path))
     assert caught.value.errno == errno.EADDRINUSE
     os.rename(path, tmp_path / "kept")

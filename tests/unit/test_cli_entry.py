@@ -98,3 +98,10 @@ def test_a_file_that_is_not_there_has_the_code_for_it(capsys: pytest.CaptureFixt
     """I/O failure, not the plugin's fault."""
     assert main(["lab", "up", "/nonexistent/lab.yaml", "--json"]) == 3
     assert json.loads(capsys.readouterr().out) == {"code": 5, "msg": "there is no file /nonexistent/lab.yaml"}
+
+
+@pytest.mark.parametrize("option", ["--bin-dir", "--conf-dir", "--unit-dir"])
+def test_no_directory_is_not_the_working_directory(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `pycni install --bin-dir "$UNSET"` has it."""
+    assert main(["install", option, ""]) == USAGE
+    assert "no directory is named" in capsys.readouterr().err

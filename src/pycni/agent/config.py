@@ -111,10 +111,13 @@ def metrics_address(text: str, where: str = "metrics") -> tuple[str, int]:
     return bare, int(port)
 
 
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "a text"}
+
+
 def _check(where: str, key: str, value: Any, default: Any) -> None:
     wanted = (int, float) if isinstance(default, float) else (type(default),)
     if isinstance(value, bool) or not isinstance(value, wanted):
-        raise CniError(Code.INVALID_CONFIG, f"{where}: {key} is {value!r}, not a {type(default).__name__}")
+        raise CniError(Code.INVALID_CONFIG, f"{where}: {key} is {value!r}, not {_KINDS[type(default)]}")
     if key in _LIMITS:
         low, high = _LIMITS[key]
         if not low <= value <= high:

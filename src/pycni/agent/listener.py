@@ -93,7 +93,10 @@ def _lock_or_refuse(lock: int, path: str) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise OSError(errno.EADDRINUSE, f"another agent serves {path}") from None
+        pid = os.pread(lock, 20, 0).decode()
+        raise OSError(errno.EADDRINUSE, f"another agent serves {path}" + (f": pid {pid}" if pid else "")) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
 
 
 def _remove_dead(path: str) -> None:

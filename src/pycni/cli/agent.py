@@ -42,10 +42,12 @@ def serve(given: Namespace) -> int:
 
 # -- status ------------------------------------------------------------------------------------------------------------
 
+STATUS_S = 10.0  # an agent that takes longer is stopped or stuck, which is the answer
+
 
 def status(given: Namespace) -> int:
     """What the agent is and has done."""
-    said = ask("status", given.socket)
+    said = ask("status", given.socket, timeout_s=STATUS_S)
     if given.json:
         print(json.dumps(said, indent=4))
         return OK

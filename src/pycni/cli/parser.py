@@ -227,14 +227,28 @@ def _add_agent_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     )
 
 
+def _directory(text: str) -> str:
+    if not text:  # of a variable that is not set; the working directory would be meant by it
+        raise argparse.ArgumentTypeError("no directory is named")
+    return text
+
+
 def _add_host_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     install = commands.add_parser("install", help="write the plugin executables and a default network")
     _json_option(install)
     install.add_argument(
-        "--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help=f"where runtimes look ({DEFAULT_BIN_DIR})"
+        "--bin-dir",
+        metavar="DIR",
+        type=_directory,
+        default=DEFAULT_BIN_DIR,
+        help=f"where runtimes look ({DEFAULT_BIN_DIR})",
     )
     install.add_argument(
-        "--conf-dir", metavar="DIR", default=DEFAULT_CONF_DIR, help=f"for the network ({DEFAULT_CONF_DIR})"
+        "--conf-dir",
+        metavar="DIR",
+        type=_directory,
+        default=DEFAULT_CONF_DIR,
+        help=f"for the network ({DEFAULT_CONF_DIR})",
     )
     install.add_argument(
         "--replace", action="store_true", help="also take the names of the reference plugins, keeping those aside"
@@ -247,12 +261,16 @@ def _add_host_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     install.add_argument("--systemd", action="store_true", help="also write the agent's units for systemd")
     install.add_argument(
-        "--unit-dir", metavar="DIR", default=DEFAULT_UNIT_DIR, help=f"for the units ({DEFAULT_UNIT_DIR})"
+        "--unit-dir",
+        metavar="DIR",
+        type=_directory,
+        default=DEFAULT_UNIT_DIR,
+        help=f"for the units ({DEFAULT_UNIT_DIR})",
     )
     install.add_argument("--now", action="store_true", help="run the systemctl commands instead of showing them")
     uninstall = commands.add_parser("uninstall", help="undo `pycni install`, giving back what it kept aside")
     _json_option(uninstall)
-    uninstall.add_argument("--bin-dir", metavar="DIR", help="only the installation in this directory")
+    uninstall.add_argument("--bin-dir", metavar="DIR", type=_directory, help="only the installation in this directory")
     uninstall.add_argument("--now", action="store_true", help="run the systemctl commands instead of showing them")
     uninstall.add_argument("--force", action="store_true", help="even while containers are attached")
     doctor = commands.add_parser("doctor", help="what on this host would break container networking, and what to do")

@@ -163,7 +163,7 @@ def check_leftovers() -> Iterator[Finding]:
         yield Finding(
             level=WARN,
             check=check,
-            found=f"rules of {len(left)} attachments that are gone: {few(left)}",
+            found=f"rules of {counted(len(left), 'attachment')} that are gone: {few(left)}",
             meaning="a new container that gets one of their addresses meets the old one's rules",
             action="pycni gc NETWORK removes them",
         )
