@@ -239,12 +239,13 @@ UNWRITABLE = {
 
 @pytest.mark.parametrize("reason", UNWRITABLE)
 def test_a_disk_that_takes_no_record_is_named(lab: Lab, c1: Container, reason: str) -> None:
-    """Code 5 (I/O) with the file and the system's reason, at ADD as at STATUS; nothing is made."""
+    """With the file and the system's reason: code 5 (I/O) at ADD, 50 at STATUS; nothing is made."""
     lab.host.run(["sh", "-c", UNWRITABLE[reason]])
     before = lab.traces(c1)
-    for answer in (lab.call("ADD", network(), c1), lab.call("STATUS", network(cniVersion="1.1.0"), c1)):
-        assert answer.error_code == 5, answer
-        assert answer.json["msg"] == f"/var/lib/pycni/pycni.db.lock: {reason}"
+    for command, code in (("ADD", 5), ("STATUS", 50)):
+        answer = lab.call(command, network(cniVersion="1.1.0"), c1)
+        assert answer.error_code == code, answer
+        assert answer.json["msg"] == f"/var/lib/pycni/pycni.db cannot be used: {reason}"
     assert_unchanged(before, lab.traces(c1), ignore=["*/file/var/lib/pycni*"])
 
 

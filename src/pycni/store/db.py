@@ -233,9 +233,6 @@ def _first_use_in_boot(path: str, lock: int, boot: str) -> None:
             print(f"pycni: {path} is damaged ({reason}); moved to {path}.damaged, beginning anew", file=sys.stderr)
         os.pwrite(lock, boot.encode(), 0)
         os.ftruncate(lock, len(boot))
-    except OSError as failure:  # of a descriptor, as when the disk is full: the message names the file all the same
-        failure.filename = failure.filename or f"{path}.lock"
-        raise
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)
 
