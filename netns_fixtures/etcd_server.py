@@ -87,6 +87,11 @@ class EtcdMember:
     def pause(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        wait_until(self._is_stopped)  # threads on other processors go on for a moment, in which they could answer
+
+    def _is_stopped(self) -> bool:
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
