@@ -37,6 +37,13 @@ def fresh_name(what: str) -> str:
     return f"t-{what}-{os.getpid()}-{next(_numbers)}"
 
 
+def address_of(lab: RunningLab, path: str, family: int = 4) -> str:
+    """Of HOST/CONTAINER, without its length."""
+    found = next(each for each in lab.containers if each.path == path)
+    addresses = [text.partition("/")[0] for each in found.attachments for text in each.addresses]
+    return next(text for text in addresses if (":" in text) == (family == 6))
+
+
 @contextlib.contextmanager
 def lab_of(text: str, what: str) -> Iterator[RunningLab]:
     """The lab of a file's *text*, up."""

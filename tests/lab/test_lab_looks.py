@@ -25,7 +25,7 @@ from pycni.lab.picture_of import picture_of
 from pycni.lab.pings import Probe, ping
 from pycni.lab.running import RunningLab
 
-from .broken_lab import claim, holds, lab_of
+from .broken_lab import address_of, claim, holds, lab_of
 
 pytestmark = pytest.mark.needs("root", "tool:etcd", "tool:tcpdump", "kernel:vxlan", "kernel:nft_bridge", "python:yaml")
 
@@ -62,12 +62,6 @@ def pycni(verb: str, lab: RunningLab, *words: object, rc: int = 0) -> str:
     done = subprocess.run(argv(verb, lab, *words), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == rc, f"{done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout
-
-
-def address_of(lab: RunningLab, path: str, family: int = 4) -> str:
-    found = next(each for each in lab.containers if each.path == path)
-    addresses = [text.partition("/")[0] for each in found.attachments for text in each.addresses]
-    return next(text for text in addresses if (":" in text) == (family == 6))
 
 
 def test_ping_matrix_as_table_picture_and_json(lab: RunningLab, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from netns_fixtures import wait_until
 
+from .broken_lab import address_of
 from .conftest import LabCommand
 
 pytestmark = pytest.mark.needs("root", "tool:etcd", "kernel:vxlan", "kernel:nft_nat", "python:yaml")
@@ -46,17 +47,10 @@ def told(lab: LabCommand, *words: str, rc: int = 0) -> Any:
     return json.loads(lab.run("trace", "--lab", lab.name, *words, "--json", rc=rc).stdout)
 
 
-def of_container(lab: LabCommand, path: str, family: int) -> str:
-    host, _, name = path.partition("/")
-    (attachment,) = lab.ps()[host]["containers"][name]["attachments"]
-    texts: list[str] = [text.partition("/")[0] for text in attachment["addresses"]]
-    return next(text for text in texts if (":" in text) == (family == 6))
-
-
 @pytest.mark.parametrize("family", [4, 6])
 def test_both_halves_of_a_way_through_the_tunnel(lab: LabCommand, family: int) -> None:
     """By names; by addresses the same; both as text, and one outcome at the end."""
-    source, target = (of_container(lab, path, family) for path in ("h1/a", "h2/a"))
+    source, target = (address_of(lab.running(), path, family) for path in ("h1/a", "h2/a"))
     for words in (["h1/a", "h2/a", f"-{family}"], [source, target]):
         said = told(lab, *words)
         assert [half["host"] for half in said["halves"]] == ["h1", "h2"]
@@ -80,7 +74,7 @@ def test_what_is_missing_on_either_host(lab: LabCommand) -> None:
     assert (said["missing"]["what"], len(said["halves"])) == ("interface", 1)
     assert "missing: interface on a" in lab.run("trace", "--lab", lab.name, "h1/a", "h2/a", rc=1).stdout
     lab.run("reboot", "--lab", lab.name, "h1", "h2")
-    wait_until(lambda: lab.reaches("h1/a", of_container(lab, "h2/a", 4)), 20.0, "it is attached anew")
+    wait_until(lambda: lab.reaches("h1/a", address_of(lab.running(), "h2/a")), 20.0, "it is attached anew")
     assert told(lab, "h1/a", "h2/a")["missing"] is None
 
 

@@ -6,6 +6,7 @@ Pure: facts in, steps out (see `walk`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
 
 from pycni.cli.trace.facts import ContainerFacts, HostFacts, Path, Ports
 from pycni.cli.trace.steps import AGAIN, Place, Step, forwarding, put_back
@@ -140,10 +141,9 @@ def _hairpin(path: Path, ports: Ports, target: ContainerFacts) -> Step:
 def to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
     here, host, target = Place(path.host.name), path.host, path.packet.target
     if not _goes_by_gateway(source):
-        found = f"{target} is on the container's own subnet, and no container that is known"
         if path.silent:
             yield here.note("record in etcd", f"unknown: {path.silent}", "who has that address cannot be said now")
-        yield here.note("destination", found)
+        yield here.note("destination", _unknown_neighbour(target))
         return
     yield from _routes(path, source)
     if host.out is None:
@@ -171,8 +171,8 @@ def to_outside(path: Path, source: ContainerFacts) -> Iterator[Step]:
 def from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
     here, ports = Place(path.host.name), path.ports
     if path.packet.host_address is None and any(path.packet.source in each.network for each in target.addresses):
-        found = f"{path.packet.source} is on the container's own subnet, and no container that is known"
-        yield here.note("sender", f"{found}: it comes by another port of the bridge")
+        found = f"{_unknown_neighbour(path.packet.source)}: it comes by another port of the bridge"
+        yield here.note("sender", found)
         return
     if ports is None or path.packet.host_address is None or _by_kernel(ports):
         yield from forwarding(here, path.host, path.packet)
@@ -182,6 +182,10 @@ def from_outside(path: Path, target: ContainerFacts) -> Iterator[Step]:
         yield _unpublished(path, target)
     if target.rules:
         yield rules_note(path.host, target.rules)
+
+
+def _unknown_neighbour(address: IPv4Address | IPv6Address) -> str:
+    return f"{address} is on the container's own subnet, and no container that is known"
 
 
 def _unpublished(path: Path, target: ContainerFacts) -> Step:
